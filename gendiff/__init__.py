@@ -1,0 +1,69 @@
+"""gendiff: diffusion models for graphs, sequences and images. One core, any data type.
+
+Public names are loaded when they are first used, so `import gendiff` costs little more than torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load": "gendiff.model",
+    "train": "gendiff.train",
+    "Model": "gendiff.model",
+    "UserError": "gendiff.files",
+    "Random": "gendiff.ops",
+    "Linear": "gendiff.schedule",
+    "Cosine": "gendiff.schedule",
+    "Polynomial": "gendiff.schedule",
+    "Flow": "gendiff.schedule",
+    "Euclidean": "gendiff.space",
+    "ZeroCenterOfMass": "gendiff.space",
+    "GaussianProcess": "gendiff.process",
+    "CategoricalProcess": "gendiff.process",
+    "JointProcess": "gendiff.process",
+    "Denoiser": "gendiff.denoise",
+    "AnalyticDenoiser": "gendiff.denoise",
+    "Estimate": "gendiff.denoise",
+    "Objective": "gendiff.objective",
+    "Bound": "gendiff.objective",
+    "DDIM": "gendiff.sample",
+    "Ancestral": "gendiff.sample",
+    "Heun": "gendiff.sample",
+    "DPMSolver": "gendiff.sample",
+    "ClassifierFree": "gendiff.guide",
+    "Replacement": "gendiff.guide",
+    "variational_bound": "gendiff.likelihood",
+    "log_density": "gendiff.likelihood",
+    "Modality": "gendiff.modality",
+}
+
+if TYPE_CHECKING:
+    from gendiff.denoise import AnalyticDenoiser, Denoiser, Estimate
+    from gendiff.files import UserError
+    from gendiff.guide import ClassifierFree, Replacement
+    from gendiff.likelihood import log_density, variational_bound
+    from gendiff.modality import Modality
+    from gendiff.model import Model, load
+    from gendiff.objective import Bound, Objective
+    from gendiff.ops import Random
+    from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
+    from gendiff.sample import DDIM, Ancestral, DPMSolver, Heun
+    from gendiff.schedule import Cosine, Flow, Linear, Polynomial
+    from gendiff.space import Euclidean, ZeroCenterOfMass
+    from gendiff.train import train
+
+__all__ = [*sorted(_PUBLIC), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'gendiff' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

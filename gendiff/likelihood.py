@@ -1,0 +1,180 @@
+r"""Likelihoods: the variational bound and the density of the probability flow, in nats per sample.
+
+Both respect the degrees of freedom of each field's space, so a molecule of n atoms has a density on (n - 1) 3 directions.
+
+References:
+    | Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
+    | Score-based generative modeling through stochastic differential equations (Song et al., 2020) | https://arxiv.org/abs/2011.13456
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gendiff.denoise import AnalyticDenoiser, Denoiser
+from gendiff.ops import Random, State, expand
+from gendiff.process import Normal
+from gendiff.solve import rk45
+
+AnyDenoiser = Denoiser | AnalyticDenoiser
+
+
+@torch.no_grad()
+def variational_bound(
+    denoiser: AnyDenoiser,
+    x_0: State,
+    mask: Tensor | None = None,
+    condition: State | None = None,
+    random: Random | None = None,
+    steps: int = 1000,
+    terms: int | None = None,
+) -> dict[str, Tensor]:
+    r"""Return an upper bound of :math:`-\log p(x_0)` in nats, shape (B,), and its parts.
+
+    .. math:: -\log p(x_0) \le KL(q(x_1 | x_0) \| p(x_1)) + \sum_{k=1}^{T-1} KL_k - E \log p(x_0 | x_{1/T})
+
+    Arguments:
+        denoiser: The model.
+        x_0: Clean state.
+        mask: (B, N) or None.
+        condition: Condition or None.
+        random: One stream per sample (seed 0).
+        steps: T, the number of steps of the chain (1000).
+        terms: Evaluate this many random terms for each sample instead of all T; unbiased.
+
+    Returns:
+        "prior", "diffusion", "reconstruction" and their sum "total".
+    """
+    first = x_0[denoiser.process.clock]
+    random = random or Random(0, len(first), first.device)
+    prior = sum(p.prior_kl(x_0[name], mask) for name, p in denoiser.process.items())
+    zero = torch.zeros_like(first.flatten(1)[:, 0])
+
+    def term(k: Tensor) -> Tensor:
+        t = ((k + 1) / steps).to(first)
+        x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
+        data = denoiser(x_t, t, mask, condition).data
+        return sum(denoiser.process.bound_term(x_0, x_t, data, k, steps, mask).values(), zero)
+
+    reconstruction = term(zero.long())
+    diffusion, count = zero, steps - 1 if terms is None else min(terms, steps - 1)
+    for i in range(count):
+        if terms is None:
+            k = torch.full_like(zero, i + 1).long()
+        else:
+            k = 1 + (random.uniform((len(first),)) * (steps - 1)).long().clamp(max=steps - 2)
+        diffusion = diffusion + term(k)
+    diffusion = diffusion * ((steps - 1) / max(count, 1))
+    return {"prior": prior, "diffusion": diffusion, "reconstruction": reconstruction, "total": prior + diffusion + reconstruction}
+
+
+def log_density(
+    denoiser: AnyDenoiser,
+    x_0: State,
+    mask: Tensor | None = None,
+    condition: State | None = None,
+    random: Random | None = None,
+    probes: int | None = 1,
+    start: float = 1e-3,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Tensor:
+    r"""Return the log-density of the probability flow in nats, shape (B,).
+
+    .. math:: \log p(x_0) = \log p_1(x_1) + \int_{t_0}^1 \nabla \cdot u(x_t, t)\, dt + \dim \log\alpha_{t_0}, \qquad dx_t/dt = u
+
+    with the divergence by Hutchinson's estimator (Rademacher probes in the space of the field) or exactly. At the start the data stands for the mean
+    :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term.
+
+    Arguments:
+        denoiser: The model; all of its fields must be Gaussian.
+        x_0: Clean state.
+        mask: (B, N) or None.
+        condition: Condition or None.
+        random: One stream per sample (seed 0).
+        probes: How many random probes (1); None for the exact trace, one backward pass per number of a sample.
+        start: t_0, the first time (1e-3).
+        rtol: Relative tolerance of the solver.
+        atol: Absolute tolerance of the solver.
+
+    Raises:
+        ValueError: if a field is categorical.
+    """
+    for name, process in denoiser.process.items():
+        if process.categorical:
+            raise ValueError(f"log_density needs Gaussian fields and {name!r} is categorical; use variational_bound")
+    first = x_0[denoiser.process.clock]
+    batch = len(first)
+    random = random or Random(0, batch, first.device)
+    if probes is None:
+        directions = _basis(denoiser, x_0, mask)
+    else:
+        directions = [_rademacher(denoiser, x_0, mask, random) for _ in range(probes)]
+    scale = 1.0 if probes is None else 1 / len(directions)
+
+    def slope(y: State, time: float) -> State:
+        t = first.new_full((batch,), time)
+        with torch.enable_grad():
+            x = {name: y[name].detach().requires_grad_() for name in x_0}
+            velocity = denoiser(x, t, mask, condition).velocity
+            velocity = {name: p.space.project(velocity[name], mask) for name, p in denoiser.process.items()}
+            divergence = first.new_zeros(batch)
+            for direction in directions:
+                inner = sum((velocity[name] * direction[name]).sum() for name in x_0)
+                gradients = torch.autograd.grad(inner, list(x.values()), retain_graph=True)
+                for g, name in zip(gradients, x, strict=True):
+                    divergence = divergence + scale * (g * direction[name]).flatten(1).sum(1)
+        return {**{name: velocity[name].detach() for name in x_0}, "divergence": divergence.detach()}
+
+    t_0 = first.new_full((batch,), start)
+    y, jacobian = {"divergence": first.new_zeros(batch)}, first.new_zeros(batch)
+    for name, process in denoiser.process.items():
+        alpha = process.schedule.alpha(t_0)
+        y[name] = expand(alpha, x_0[name]) * x_0[name]
+        jacobian = jacobian + process.space.dim(mask, x_0[name]) * alpha.log()
+    end = rk45(slope, y, start, 1.0, rtol, atol)
+    prior = first.new_zeros(batch)
+    for name, process in denoiser.process.items():
+        unit = process.prior(torch.ones_like(x_0[name]), None)
+        law = Normal(torch.zeros_like(x_0[name]), expand(unit.flatten(1)[:, 0], unit), process.space, mask)
+        prior = prior + law.log_prob(end[name])
+    return prior + end["divergence"] + jacobian
+
+
+def _rademacher(denoiser: AnyDenoiser, x: State, mask: Tensor | None, random: Random) -> State:
+    result = {}
+    for name, process in denoiser.process.items():
+        sign = (random.uniform(tuple(x[name].shape)) < 0.5).to(x[name].dtype) * 2 - 1
+        if process.space.kind == "pair":
+            sign = torch.triu(sign.movedim(-1, 1), 1)
+            sign = (sign + sign.transpose(-1, -2)).movedim(1, -1) / math.sqrt(2)
+        result[name] = process.space.project(sign, mask)
+    return result
+
+
+def _basis(denoiser: AnyDenoiser, x: State, mask: Tensor | None) -> list[State]:
+    """Return the unit vectors of all fields, projected: tr(P J P) is the trace over the space."""
+    result = []
+    for name, process in denoiser.process.items():
+        size = x[name][0].numel()
+        for i in range(size):
+            unit = torch.zeros_like(x[name]).flatten(1)
+            unit[:, i] = 1
+            state = {other: torch.zeros_like(value) for other, value in x.items()}
+            state[name] = process.space.project(unit.reshape(x[name].shape), mask)
+            result.append(state)
+    return result
+
+
+def bits_per_dim(nats: Tensor, dim: Tensor | float, scale: float = 1.0) -> Tensor:
+    r"""Return a negative log-density in nats as bits per dimension of data quantised with bins of width `scale` in the model's units.
+
+    Arguments:
+        nats: -log p(x_0), shape (B,).
+        dim: Numbers of each sample.
+        scale: Width of one level of the data, for example 2 / 256 for 8-bit images on [-1, 1].
+    """
+    return nats / (dim * math.log(2)) - math.log2(scale)

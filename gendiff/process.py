@@ -1,0 +1,328 @@
+r"""The forward process q, field by field, and the terms of its variational bound.
+
+A Gaussian field becomes noise by :math:`x_t = \alpha_t x_0 + \sigma_t \epsilon`; a categorical one keeps its value with
+probability :math:`a_t = \alpha_t^2` and is otherwise drawn anew. Every method is a pure function of the noise it is given, so couplings may choose it.
+In all of them `t` and `s` are (B,), `s < t`, a field is (B, ...), and `mask` is (B, N) or None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gendiff.ops import Random, State, expand
+from gendiff.schedule import Schedule, coefficients
+from gendiff.space import Space, ZeroCenterOfMass
+
+TINY = 1e-30
+
+
+@dataclass
+class Normal:
+    r"""A normal law :math:`N(\mathrm{mean}, \mathrm{std}^2 I)` on a space; `std` broadcasts over `mean`."""
+
+    mean: Tensor
+    std: Tensor
+    space: Space
+    mask: Tensor | None = None
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return mean + std noise."""
+        return self.mean + self.std * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density in nats over the degrees of freedom of the space, shape (B,)."""
+        per_direction = self.std.flatten(1)[:, 0].log() + 0.5 * math.log(2 * math.pi)
+        return -0.5 * self.space.sum(((x - self.mean) / self.std) ** 2, self.mask) - self.space.dim(self.mask, x) * per_direction
+
+    def kl(self, other: Normal) -> Tensor:
+        r"""Return KL(self || other) in nats, shape (B,)."""
+        ratio = (self.std / other.std).flatten(1)[:, 0]
+        square = self.space.sum(((self.mean - other.mean) / other.std) ** 2, self.mask)
+        return 0.5 * square + self.space.dim(self.mask, self.mean) * (0.5 * (ratio**2 - 1) - ratio.log())
+
+
+@dataclass
+class Categorical:
+    """Independent categories with probabilities (..., K); states are one-hot."""
+
+    probabilities: Tensor
+    space: Space
+    mask: Tensor | None = None
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return the one-hot category of largest log p + noise, for Gumbel noise a draw of the law."""
+        choice = (self.probabilities.clamp(min=TINY).log() + noise).argmax(-1)
+        x = torch.nn.functional.one_hot(choice, self.probabilities.shape[-1]).to(self.probabilities.dtype)
+        return self.space.project(x, self.mask)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-probability of one-hot `x` in nats, shape (B,)."""
+        return self.space.sum(x * self.probabilities.clamp(min=TINY).log(), self.mask)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """Return KL(self || other) in nats, shape (B,)."""
+        p = self.probabilities
+        return self.space.sum(p * (p.clamp(min=TINY).log() - other.probabilities.clamp(min=TINY).log()), self.mask)
+
+
+class Process(nn.Module):
+    """Interface of the forward process of one field: a schedule and a space."""
+
+    categorical = False
+
+    def __init__(self, schedule: Schedule, space: Space):
+        super().__init__()
+        self.schedule, self.space = schedule, space
+
+    def noise(self, mask: Tensor | None, random: Random) -> Tensor:
+        """Return the noise that the other methods take."""
+        return self.space.noise(mask, random, "gumbel" if self.categorical else "normal")
+
+    def prior(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return a state of the stationary law at t = 1."""
+        raise NotImplementedError(f"{type(self).__name__} must define prior")
+
+    def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Normal | Categorical:
+        """Return q(x_t | x_0)."""
+        raise NotImplementedError(f"{type(self).__name__} must define marginal")
+
+    def transition(self, x_s: Tensor, s: Tensor, t: Tensor, mask: Tensor | None = None) -> Normal | Categorical:
+        """Return q(x_t | x_s)."""
+        raise NotImplementedError(f"{type(self).__name__} must define transition")
+
+    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Normal | Categorical:
+        """Return q(x_s | x_t) for clean data, or for an estimate of it (see the class)."""
+        raise NotImplementedError(f"{type(self).__name__} must define posterior")
+
+    def corrupt(self, x_0: Tensor, t: Tensor, noise: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return x_t from q(x_t | x_0)."""
+        return self.marginal(x_0, t, mask).sample(noise)
+
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return x_t from q(x_t | x_s)."""
+        return self.transition(x_s, s, t, mask).sample(noise)
+
+    def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return KL(q(x_s | x_t, x_0) || q(x_s | x_t, estimate)) in nats, shape (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define kl")
+
+    def prior_kl(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return KL(q(x_1 | x_0) || prior) in nats, shape (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define prior_kl")
+
+    def reconstruction(self, x_0: Tensor, data: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return -log p(x_0 | x_t) in nats, shape (B,), at the first noisy time t."""
+        raise NotImplementedError(f"{type(self).__name__} must define reconstruction")
+
+
+class GaussianProcess(Process):
+    r"""Gaussian diffusion of a field.
+
+    .. math::
+        q(x_t | x_0) &= N(\alpha_t x_0, \sigma_t^2) \\
+        q(x_t | x_s) &= N(\alpha_{ts} x_s, \sigma_{ts}^2), \quad
+            \alpha_{ts} = \alpha_t / \alpha_s, \quad \sigma_{ts}^2 = \sigma_t^2 - \alpha_{ts}^2 \sigma_s^2 \\
+        q(x_s | x_t, x_0) &= N\left(\frac{\alpha_{ts} \sigma_s^2}{\sigma_t^2} x_t + \frac{\alpha_s \sigma_{ts}^2}{\sigma_t^2} x_0,
+            \frac{\sigma_{ts}^2 \sigma_s^2}{\sigma_t^2}\right)
+
+    The prior is :math:`N(0, \alpha_1^2 + \sigma_1^2)`, the marginal at t = 1 of unit-variance data. An estimate enters the posterior in the place of
+    :math:`x_0`; the KL of the two is :math:`\frac12 (\mathrm{SNR}_s - \mathrm{SNR}_t) \|x_0 - \hat x_0\|^2`.
+
+    Arguments:
+        schedule: alpha(t) and sigma(t).
+        space: Where the field lives; noise and means stay in it.
+
+    References: | Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
+    """
+
+    def _prior_std(self, like: Tensor) -> Tensor:
+        one = like.new_ones(like.shape[:1])
+        return expand((self.schedule.alpha(one) ** 2 + self.schedule.sigma(one) ** 2).sqrt(), like)
+
+    def prior(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return self._prior_std(noise) * noise
+
+    def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Normal:  # noqa: D102
+        alpha, sigma = coefficients(self.schedule, t, x_0)
+        return Normal(alpha * x_0, sigma, self.space, mask)
+
+    def transition(self, x_s: Tensor, s: Tensor, t: Tensor, mask: Tensor | None = None) -> Normal:  # noqa: D102
+        alpha_ts, sigma_ts = self._between(x_s, s, t)
+        return Normal(alpha_ts * x_s, sigma_ts, self.space, mask)
+
+    def _between(self, like: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = coefficients(self.schedule, s, like), coefficients(self.schedule, t, like)
+        alpha_ts = alpha_t / alpha_s
+        return alpha_ts, (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0).sqrt()
+
+    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Normal:  # noqa: D102
+        (alpha_s, sigma_s), (_, sigma_t) = coefficients(self.schedule, s, x_t), coefficients(self.schedule, t, x_t)
+        alpha_ts, sigma_ts = self._between(x_t, s, t)
+        mean = (alpha_ts * sigma_s**2 * x_t + alpha_s * sigma_ts**2 * data) / sigma_t**2
+        return Normal(mean, sigma_ts * sigma_s / sigma_t, self.space, mask)
+
+    def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        snr_s, snr_t = self.schedule.log_snr(s).exp(), self.schedule.log_snr(t).exp()
+        return 0.5 * (snr_s - snr_t) * self.space.sum((x_0 - data) ** 2, mask)
+
+    def prior_kl(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        prior = Normal(torch.zeros_like(x_0), self._prior_std(x_0), self.space, mask)
+        return self.marginal(x_0, x_0.new_ones(x_0.shape[:1]), mask).kl(prior)
+
+    def reconstruction(self, x_0: Tensor, data: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        alpha, sigma = coefficients(self.schedule, t, x_0)
+        return -Normal(data, sigma / alpha, self.space, mask).log_prob(x_0)
+
+
+class CategoricalProcess(Process):
+    r"""Diffusion of one-hot categories towards a stationary law :math:`\pi`.
+
+    .. math::
+        q(x_t | x_0) = a_t x_0 + (1 - a_t) \pi, \qquad q(x_t | x_s) = a_{ts} x_s + (1 - a_{ts}) \pi, \qquad a_t = \alpha_t^2, a_{ts} = a_t / a_s
+
+    For an estimate p of the clean probabilities the posterior is the mixture of the exact ones,
+    :math:`\sum_k p_k\, q(x_s | x_t, x_0 = k)`, which costs O(K):
+
+    .. math:: q(x_s = j | x_t) = q(x_t | x_s = j) \left[\frac{a_s p_j}{Z_j} + (1 - a_s) \pi_j \sum_k \frac{p_k}{Z_k}\right],
+        \quad Z_k = q(x_t | x_0 = k)
+
+    Arguments:
+        schedule: alpha(t); sigma is not used.
+        stationary: The K probabilities: uniform, the marginal of the data, or one-hot on an absorbing category.
+        space: Where the field lives, with K features.
+
+    References: | Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+    """
+
+    categorical = True
+
+    def __init__(self, schedule: Schedule, stationary: Sequence[float], space: Space):
+        super().__init__(schedule, space)
+        self.stationary = [float(p) for p in stationary]
+        law = torch.tensor(self.stationary, dtype=torch.float64)
+        if len(law) != space.features or (law < 0).any() or abs(law.sum() - 1) > 1e-6:
+            raise ValueError(f"stationary must hold {space.features} probabilities that sum to 1, got {self.stationary}")
+        if isinstance(space, ZeroCenterOfMass):
+            raise ValueError("categories have no centre of mass; give a categorical field a Euclidean space")
+        self.register_buffer("_stationary", law, persistent=False)
+
+    def _law(self, like: Tensor) -> Tensor:
+        return self.get_buffer("_stationary").to(like)
+
+    def _keep(self, t: Tensor, like: Tensor) -> Tensor:
+        return expand(self.schedule.alpha(t) ** 2, like)
+
+    def prior(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return Categorical(self._law(noise).expand_as(noise), self.space, mask).sample(noise)
+
+    def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        a = self._keep(t, x_0)
+        return Categorical(a * x_0 + (1 - a) * self._law(x_0), self.space, mask)
+
+    def transition(self, x_s: Tensor, s: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        a = self._keep(t, x_s) / self._keep(s, x_s)
+        return Categorical(a * x_s + (1 - a) * self._law(x_s), self.space, mask)
+
+    def likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return q(x_t | x_0 = k) for every k, shape (..., K)."""
+        a, law = self._keep(t, x_t), self._law(x_t)
+        return a * x_t + (1 - a) * (x_t * law).sum(-1, keepdim=True)
+
+    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        a_t, a_s, law = self._keep(t, x_t), self._keep(s, x_t), self._law(x_t)
+        a_ts = a_t / a_s
+        step = a_ts * x_t + (1 - a_ts) * (x_t * law).sum(-1, keepdim=True)
+        ratio = data / self.likelihood(x_t, t).clamp(min=TINY)
+        p = step * (a_s * ratio + (1 - a_s) * law * ratio.sum(-1, keepdim=True))
+        return Categorical(p / p.sum(-1, keepdim=True).clamp(min=TINY), self.space, mask)
+
+    def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return self.posterior(x_t, x_0, t, s, mask).kl(self.posterior(x_t, data, t, s, mask))
+
+    def prior_kl(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        prior = Categorical(self._law(x_0).expand_as(x_0), self.space, mask)
+        return self.marginal(x_0, x_0.new_ones(x_0.shape[:1]), mask).kl(prior)
+
+    def reconstruction(self, x_0: Tensor, data: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return -Categorical(data, self.space, mask).log_prob(x_0)
+
+
+class JointProcess(nn.Module):
+    """The processes of several fields under one time: x_t = {field: process(x_0[field])}.
+
+    Arguments:
+        fields: Process of each field; the order of the fields is theirs.
+        clock: The Gaussian field whose log signal-to-noise ratio spaces time grids; by default the first Gaussian one.
+
+    Raises:
+        ValueError: if there is no field, or `clock` names none of them.
+    """
+
+    def __init__(self, fields: Mapping[str, Process], clock: str | None = None):
+        super().__init__()
+        if not fields:
+            raise ValueError("a joint process needs at least one field")
+        if clock is not None and clock not in fields:
+            raise ValueError(f"clock {clock!r} is not one of the fields {sorted(fields)}")
+        self.fields = nn.ModuleDict(fields)
+        gaussian = [name for name, process in fields.items() if not process.categorical]
+        self.clock = clock or (gaussian or list(fields))[0]
+
+    def items(self) -> Iterator[tuple[str, Process]]:
+        """Iterate over (field, process)."""
+        return iter(self.fields.items())  # type: ignore[arg-type]
+
+    def __getitem__(self, field: str) -> Process:
+        return self.fields[field]  # type: ignore[return-value]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the clock field."""
+        return self[self.clock].schedule
+
+    def noise(self, mask: Tensor | None, random: Random) -> State:
+        """Return the noise of every field."""
+        return {name: process.noise(mask, random) for name, process in self.items()}
+
+    def prior(self, noise: State, mask: Tensor | None = None) -> State:
+        """Return a state of the stationary law at t = 1."""
+        return {name: process.prior(noise[name], mask) for name, process in self.items()}
+
+    def corrupt(self, x_0: State, t: Tensor, noise: State, mask: Tensor | None = None) -> State:
+        """Return x_t from q(x_t | x_0)."""
+        return {name: process.corrupt(x_0[name], t, noise[name], mask) for name, process in self.items()}
+
+    def renoise(self, x_s: State, s: Tensor, t: Tensor, noise: State, mask: Tensor | None = None) -> State:
+        """Return x_t from q(x_t | x_s), s < t."""
+        return {name: process.renoise(x_s[name], s, t, noise[name], mask) for name, process in self.items()}
+
+    def bound_term(self, x_0: State, x_t: State, data: State, k: Tensor, steps: int, mask: Tensor | None = None) -> dict[str, Tensor]:
+        r"""Return term k of the variational bound of a chain of T steps, in nats, shape (B,), by field.
+
+        The times of the chain are 1/T, 2/T, .., 1, and `x_t` stands at t = (k + 1)/T. Term k = 0 is the reconstruction
+        :math:`-\log p(x_0 | x_{1/T})`; term k > 0 is :math:`KL(q(x_s | x_t, x_0) \| q(x_s | x_t, \hat x_0))` with s = k/T.
+
+        Arguments:
+            x_0: Clean state.
+            x_t: Noisy state.
+            data: The estimate of the clean state made from it.
+            k: Number of the term, 0 .. T - 1, shape (B,).
+            steps: T.
+            mask: (B, N) or None.
+        """
+        terms = {}
+        for name, process in self.items():
+            t, s = ((k + 1) / steps).to(x_0[name]), (k / steps).to(x_0[name])
+            reconstruction = process.reconstruction(x_0[name], data[name], t, mask)
+            # k = 0 has no KL; s = t/2 there keeps the unused branch finite, and so its gradient.
+            kl = process.kl(x_0[name], x_t[name], data[name], t, torch.where(k == 0, t / 2, s), mask)
+            terms[name] = torch.where(k == 0, reconstruction, kl)
+        return terms

@@ -1,0 +1,8 @@
+"""The reverse process p: plans of times, and the samplers that walk them."""
+
+from gendiff.sample.ddim import DDIM, Ancestral
+from gendiff.sample.heun import DPMSolver, Heun
+from gendiff.sample.plan import Plan, Step, Table, downward, time_grid
+from gendiff.sample.sampler import Hook, Sampler, draw_categories
+
+__all__ = ["DDIM", "Ancestral", "DPMSolver", "Heun", "Hook", "Plan", "Sampler", "Step", "Table", "downward", "draw_categories", "time_grid"]

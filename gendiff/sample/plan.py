@@ -1,0 +1,123 @@
+r"""Plans: the (t, s) pairs that a sampler walks, and their table of coefficients.
+
+A downward pair (s < t) denoises from t to s; an upward one (s > t) adds noise again. A plan that ends at 0 ends at clean data: there
+alpha = 1 and sigma = 0, whatever the schedule says. Discrete-step papers are grids of k / T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gendiff.ops import State
+from gendiff.process import JointProcess
+from gendiff.schedule import Schedule
+
+GRIDS = ("uniform", "log_snr", "quadratic")
+
+Plan = list[tuple[float, float]]
+
+
+def time_grid(steps: int, kind: str = "uniform", schedule: Schedule | None = None, start: float = 1.0) -> list[float]:
+    """Return `steps` + 1 decreasing times from `start` to 0.
+
+    Arguments:
+        steps: How many steps down.
+        kind: "uniform" in time; "quadratic", time (1 - i/steps)^2, denser near the data; "log_snr", even steps of the log signal-to-noise ratio of
+            `schedule`, from its value at `start` (at least -10) to that at start / 1000 (at most 12), then one step to 0.
+        schedule: Needed for "log_snr".
+        start: First time; below 1 to start from noised data (SDEdit).
+
+    Raises:
+        ValueError: for steps < 1, an unknown kind, or `start` outside (0, 1].
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < start <= 1:
+        raise ValueError(f"start must lie in (0, 1], got {start}")
+    if kind not in GRIDS:
+        raise ValueError(f"grid must be one of {GRIDS}, got {kind!r}")
+    if kind == "log_snr":
+        if schedule is None:
+            raise ValueError("a log_snr grid needs the schedule")
+        low, high = schedule.log_snr(torch.tensor([start, 1e-3 * start], dtype=torch.float64)).clamp(-10, 12).tolist()
+        inner = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64)).tolist()
+        return [start, *inner[1:], 0.0]
+    fractions = [1 - i / steps for i in range(steps + 1)]
+    return [start * (f * f if kind == "quadratic" else f) for f in fractions]
+
+
+def downward(grid: Sequence[float]) -> Plan:
+    """Return the plan that walks a decreasing grid of times once."""
+    return list(zip(grid[:-1], grid[1:], strict=True))
+
+
+@dataclass(frozen=True)
+class Level:
+    """Signal and noise of one field at one time, scalars on the device of the state."""
+
+    alpha: Tensor
+    sigma: Tensor
+    log_ratio: Tensor
+    """log(alpha / sigma), half the log signal-to-noise ratio."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pair of a plan."""
+
+    number: int
+    t: Tensor
+    s: Tensor
+    up: bool
+    last: bool
+    at: dict[str, Level]
+    """Levels of each field at t."""
+    to: dict[str, Level]
+    """Levels of each field at s."""
+
+
+class Table:
+    """The steps of a plan with their coefficients, computed once in float64 and moved to the device once.
+
+    Arguments:
+        process: The forward process.
+        plan: Pairs (t, s) with times in [0, 1], each starting where the last one ended.
+        like: A state, for device and dtype.
+
+    Raises:
+        ValueError: if the plan is empty, leaves [0, 1], stands still, or jumps.
+    """
+
+    def __init__(self, process: JointProcess, plan: Plan, like: State):
+        if not plan:
+            raise ValueError("the plan is empty; give at least one (t, s) pair")
+        for i, (t, s) in enumerate(plan):
+            if not (0 <= t <= 1 and 0 <= s <= 1) or t == s or (i and plan[i - 1][1] != t):
+                raise ValueError(f"a plan walks connected, distinct times in [0, 1]; pair {i} is ({t}, {s})")
+        first = next(iter(like.values()))
+        self.plan = plan
+        times = torch.tensor([[t for t, _ in plan], [s for _, s in plan]], dtype=torch.float64)
+        self._times = times.to(first)
+        self._levels = {}
+        for name, p in process.items():
+            alpha, sigma = (f(times.to(_device(p.schedule))).double().cpu() for f in (p.schedule.alpha, p.schedule.sigma))
+            alpha, sigma = torch.where(times == 0, 1.0, alpha), torch.where(times == 0, 0.0, sigma)
+            self._levels[name] = torch.stack([alpha, sigma, alpha.log() - sigma.log()]).to(like[name])
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Step]:
+        for i, (t, s) in enumerate(self.plan):
+            at = {name: Level(*level[:, 0, i]) for name, level in self._levels.items()}
+            to = {name: Level(*level[:, 1, i]) for name, level in self._levels.items()}
+            yield Step(i, self._times[0, i], self._times[1, i], s > t, s == 0, at, to)
+
+
+def _device(schedule: Schedule) -> torch.device:
+    parameter = next(schedule.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
