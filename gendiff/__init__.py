@@ -3,6 +3,7 @@
 Public names are loaded when they are first used, so `import gendiff` costs little more than torch.
 """
 
+# ruff: noqa: F401 - the imports under TYPE_CHECKING are for editors and type checkers
 from __future__ import annotations
 
 import importlib
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from gendiff.space import Euclidean, ZeroCenterOfMass
     from gendiff.train import train
 
-__all__ = [*sorted(_PUBLIC), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_PUBLIC), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

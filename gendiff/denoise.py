@@ -1,20 +1,23 @@
 r"""From a network to the denoiser :math:`E[x_0 | x_t]`.
 
-A network F is dumb: it sees unit-variance inputs and a noise level. A :class:`Denoiser` owns the forward process and turns F into an estimate of the
-clean data. Every parameterization is one row of coefficients, with D the scale of the data (`data_scale`):
+A network F is dumb: it sees unit-variance inputs and a noise level. A :class:`Denoiser` owns the forward process and
+turns F into an estimate of the clean data. Every parameterization is one row of coefficients, with D the scale of the
+data (`data_scale`):
 
-.. math:: \hat x_0 = c_\mathrm{skip} x_t + c_\mathrm{out} F(c_\mathrm{in} x_t), \qquad c_\mathrm{in} = 1 / \sqrt{\alpha^2 D^2 + \sigma^2}
+.. math::
+    \hat x_0 = c_\mathrm{skip} x_t + c_\mathrm{out} F(c_\mathrm{in} x_t),
+    \qquad c_\mathrm{in} = 1 / \sqrt{\alpha^2 D^2 + \sigma^2}
 
-==========  =======================================  ============================================  ====================================
-row         c_skip                                   c_out                                         F is an estimate of
-==========  =======================================  ============================================  ====================================
-`noise`     1 / alpha                                -sigma / alpha                                the noise
-`data`      0                                        1                                             the clean data
-`v`         alpha / (alpha^2 + sigma^2)              -sigma / (alpha^2 + sigma^2)                  alpha noise - sigma x_0
-`flow`      1 / (alpha + sigma)                      -sigma / (alpha + sigma)                      noise - x_0
-`karras`    alpha D^2 / (sigma^2 + alpha^2 D^2)      sigma D / sqrt(sigma^2 + alpha^2 D^2)         the rest, at unit variance
-`logits`    0                                        1                                             log-probabilities: x_0 = softmax(F)
-==========  =======================================  ============================================  ====================================
+========  ===================================  =====================================  ==========================
+row       c_skip                               c_out                                  F is an estimate of
+========  ===================================  =====================================  ==========================
+`noise`   1 / alpha                            -sigma / alpha                         the noise
+`data`    0                                    1                                      the clean data
+`v`       alpha / (alpha^2 + sigma^2)          -sigma / (alpha^2 + sigma^2)           alpha noise - sigma x_0
+`flow`    1 / (alpha + sigma)                  -sigma / (alpha + sigma)               noise - x_0
+`karras`  alpha D^2 / (sigma^2 + alpha^2 D^2)  sigma D / sqrt(sigma^2 + alpha^2 D^2)  the rest, at unit variance
+`logits`  0                                    1                                      logits: x_0 = softmax(F)
+========  ===================================  =====================================  ==========================
 
 References:
     | Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
@@ -23,6 +26,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.ops import State, expand
-from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
+from gendiff.process import TINY, CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.schedule import coefficients
 
 Row = Callable[[Tensor, Tensor, float], tuple[Tensor | float, Tensor | float]]
@@ -110,11 +114,13 @@ class Denoiser(nn.Module):
 
     Arguments:
         network: See :class:`Network`.
-        process: The forward process, one per field. It is a part of the denoiser, so a learned schedule is trained and saved with it.
-        parameterization: Row of the table above for every field, or one name for all Gaussian fields (categorical ones then take "logits").
+        process: The forward process, one per field. It is a part of the denoiser, so a learned schedule is trained and
+            saved with it.
+        parameterization: Row of the table above for every field, or one name for all Gaussian fields (categorical ones
+            then take "logits").
         data_scale: D of each Gaussian field, its standard deviation in the training data (1).
-        noise_level: What the network is told, for each field: "log_snr" (clipped to +-20 and divided by 4, so that a schedule can be changed after
-            training), "time", "alpha", or "log_sigma" (a quarter of log sigma).
+        noise_level: What the network is told, for each field: "log_snr" (clipped to +-20 and divided by 4, so that a
+            schedule can be changed after training), "time", "alpha", or "log_sigma" (a quarter of log sigma).
         self_condition: Give the network its last estimate too, as entries `<field>_previous` (zero when there is none).
 
     Raises:
@@ -137,10 +143,11 @@ class Denoiser(nn.Module):
             name: "logits" if p.categorical else parameterization for name, p in process.items()
         }  # fmt: skip
         for name, p in process.items():
-            if rows.get(name) not in PARAMETERIZATIONS:
-                raise ValueError(f"parameterization of field {name!r} must be one of {sorted(PARAMETERIZATIONS)}, got {rows.get(name)!r}")
-            if p.categorical and rows[name] != "logits":
-                raise ValueError(f"field {name!r} is categorical: its parameterization is 'logits', got {rows[name]!r}")
+            row = rows.get(name)
+            if row not in PARAMETERIZATIONS:
+                raise ValueError(f"field {name!r} wants a parameterization of {sorted(PARAMETERIZATIONS)}, got {row!r}")
+            if p.categorical and row != "logits":
+                raise ValueError(f"field {name!r} is categorical: its parameterization is 'logits', got {row!r}")
         if noise_level not in NOISE_LEVELS:
             raise ValueError(f"noise_level must be one of {NOISE_LEVELS}, got {noise_level!r}")
         self.network, self.process = network, process
@@ -164,7 +171,8 @@ class Denoiser(nn.Module):
         """Return alpha, sigma, c_skip, c_out of a field, shaped to multiply `like`."""
         alpha, sigma = coefficients(self.process[name].schedule, t, like)
         skip, out = PARAMETERIZATIONS[self.parameterization[name]](alpha, sigma, self.data_scale[name])
-        return alpha, sigma, torch.as_tensor(skip, dtype=like.dtype), torch.as_tensor(out, dtype=like.dtype)
+        zero = torch.zeros_like(alpha, dtype=like.dtype)
+        return alpha, sigma, zero + skip, zero + out
 
     def forward(
         self,
@@ -202,7 +210,9 @@ class Denoiser(nn.Module):
         for name, process in self.process.items():
             _, _, skip, out = rows[name]
             if self.parameterization[name] == "logits":
-                logits[name] = output[name].float() if output[name].dtype in (torch.bfloat16, torch.float16) else output[name]
+                logits[name] = (
+                    output[name].float() if output[name].dtype in (torch.bfloat16, torch.float16) else output[name]
+                )
                 data[name] = logits[name].softmax(-1)
             else:
                 data[name] = skip * x_t[name] + out * output[name]
@@ -212,7 +222,10 @@ class Denoiser(nn.Module):
 
 def null_condition(condition: State) -> State:
     """Return the same condition with every value missing: NaN for floats, -1 for integers."""
-    return {name: torch.full_like(value, float("nan") if value.is_floating_point() else -1) for name, value in condition.items()}
+    return {
+        name: torch.full_like(value, float("nan") if value.is_floating_point() else -1)
+        for name, value in condition.items()
+    }
 
 
 class AnalyticDenoiser(nn.Module):
@@ -224,14 +237,15 @@ class AnalyticDenoiser(nn.Module):
     .. math::
         E[x_0 | x_t] = \sum_k r_k E[x_0 | x_t, k], \qquad r_k \propto w_k \prod_\mathrm{fields} q(x_t | k),
 
-    with :math:`E[x_0 | x_t, k] = \mu_k + \frac{\alpha s_k^2}{\alpha^2 s_k^2 + \sigma^2}(x_t - \alpha\mu_k)` for Gaussian fields and
-    :math:`\propto p_k q(x_t | x_0)` for categorical ones.
+    with :math:`E[x_0 | x_t, k] = \mu_k + \frac{\alpha s_k^2}{\alpha^2 s_k^2 + \sigma^2}(x_t - \alpha\mu_k)` for
+    Gaussian fields and :math:`\propto p_k q(x_t | x_0)` for categorical ones.
 
     Arguments:
         process: The forward process.
         weights: Weight of each of the K components.
-        law: For a Gaussian field (means, deviations), both broadcastable to (K, *shape of one sample); for a categorical one its probabilities, broadcastable to
-            (K, *shape of one sample). An integer condition "component" restricts the mixture to one component.
+        law: For a Gaussian field (means, deviations), both broadcastable to (K, *shape of one sample); for a
+            categorical one its probabilities, broadcastable to (K, *shape of one sample). An integer condition
+            "component" restricts the mixture to one component.
     """
 
     def __init__(self, process: JointProcess, weights: Sequence[float] | Tensor, law: Mapping[str, Any]):
@@ -250,24 +264,24 @@ class AnalyticDenoiser(nn.Module):
             wide, time = x.repeat_interleave(count, 0), t.repeat_interleave(count)
             wide_mask = None if mask is None else mask.repeat_interleave(count, 0)
             if isinstance(process, GaussianProcess):
-                mean, std = (torch.as_tensor(v).to(x).expand(count, *x.shape[1:]).repeat(len(x), *[1] * (x.dim() - 1)) for v in self.law[name])
+                mean, std = (_spread(value, count, x) for value in self.law[name])
                 alpha, sigma = coefficients(process.schedule, time, wide)
                 variance = (alpha * std) ** 2 + sigma**2
                 mean = process.space.project(mean, wide_mask)
                 estimate = mean + alpha * std**2 / variance * (wide - alpha * mean)
                 square = process.space.sum((wide - alpha * mean) ** 2 / variance, wide_mask)
-                # the determinant, over the free directions of the space; deviations of unlike entries need a space in which all are free
+                # The determinant, over the free directions of the space: where not all are, deviations must be alike.
+                free = process.space.dim(wide_mask, wide)
                 log_det = process.space.sum(variance.log().expand_as(wide), wide_mask)
-                log_det = log_det * process.space.dim(wide_mask, wide) / (process.space.count(wide_mask, wide) * process.space.features)
-                log_q = -0.5 * (square + log_det)
+                log_det = log_det * free / (process.space.count(wide_mask, wide) * process.space.features).clamp(min=1)
+                log_q = -0.5 * (square + log_det + free * math.log(2 * math.pi))
             elif isinstance(process, CategoricalProcess):
-                p = torch.as_tensor(self.law[name]).to(x).expand(count, *x.shape[1:]).repeat(len(x), *[1] * (x.dim() - 1))
-                joint = p * process.likelihood(wide, time)
-                evidence = joint.sum(-1, keepdim=True)
+                joint = _spread(self.law[name], count, x) * process.likelihood(wide, time)
+                evidence = joint.sum(-1, keepdim=True).clamp(min=TINY)  # zero at padding
                 estimate = joint / evidence
                 log_q = process.space.sum(evidence.log(), wide_mask)
             else:
-                raise ValueError(f"AnalyticDenoiser knows Gaussian and categorical fields, not {type(process).__name__}")
+                raise ValueError(f"AnalyticDenoiser knows Gaussian and categorical fields, not {type(process)}")
             means[name] = estimate.unflatten(0, (len(x), count))
             log_joint = log_joint + log_q.unflatten(0, (len(x), count))
         return log_joint, means
@@ -290,5 +304,11 @@ class AnalyticDenoiser(nn.Module):
         r = log_joint.softmax(1)
         data = {name: (expand(r, mean) * mean).sum(1) for name, mean in means.items()}
         data = {name: process.space.project(data[name], mask) for name, process in self.process.items()}
-        logits = {name: data[name].clamp(min=1e-30).log() for name, process in self.process.items() if process.categorical}
+        logits = {name: data[name].clamp(min=TINY).log() for name, p in self.process.items() if p.categorical}
         return Estimate(self.process, x_t, t, data, logits)
+
+
+def _spread(value: Any, count: int, like: Tensor) -> Tensor:
+    """Return `value`, broadcastable to (K, *sample), once for each sample of `like`: shape (B K, *sample)."""
+    wide = torch.as_tensor(value).to(like).expand(count, *like.shape[1:])
+    return wide.repeat(len(like), *[1] * (like.dim() - 1))

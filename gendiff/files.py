@@ -1,7 +1,7 @@
 """Files in and out: one error type for users, atomic writes, and reading that executes nothing.
 
-Everything gendiff writes goes through :func:`atomic_write`, so a crash, a full disk or a second process never leaves half a
-file. Everything it reads is bounded in size and free of pickle.
+Everything gendiff writes goes through :func:`atomic_write`, so a crash, a full disk or a second process never leaves
+half a file. Everything it reads is bounded in size and free of pickle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,13 +78,16 @@ def read_json(path: str | Path, max_bytes: int = 64 << 20) -> Any:
     """Return the content of a JSON file; errors name the file and the line."""
     try:
         return json.loads(read_text(path, max_bytes))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a ValueError that is no JSONDecodeError: a number of over 4,300 digits
         where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{where}: is not valid JSON") from None
 
 
 def load_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
-    """Return the arrays of a `.npz` archive. Pickled (object) arrays are refused, as is an archive that unpacks too large.
+    """Return the arrays of a `.npz` archive. Pickled (object) arrays are refused, as is one that unpacks too large.
 
     Raises:
         UserError: as :func:`check_file`, or if the archive is damaged, holds objects, or unpacks to over `max_bytes`.
@@ -96,7 +99,11 @@ def load_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarr
         if unpacked > max_bytes:
             raise UserError(f"{path}: unpacks to {unpacked:,} bytes, more than the limit of {max_bytes:,}")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            content = {name: arrays[name] for name in arrays.files}
+        for name, value in content.items():
+            if not isinstance(value, np.ndarray):
+                raise UserError(f"{path}: {name!r} is not an array; an .npz archive holds .npy members only")
+        return content
     except UserError:
         raise
     except ValueError as error:
@@ -126,24 +133,20 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         UserError: if the folder or file cannot be written (permission, full disk, a directory in the way).
     """
     path = Path(path)
-    try:
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with _parents(path):
         if path.is_dir():
             raise UserError(f"{path}: is a directory; name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise _os_error(path, error) from None
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _os_error(path, error) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        try:
+            with os.fdopen(handle, mode, **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -161,30 +164,42 @@ def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         replace: Put it in the place of an existing folder instead of refusing.
 
     Raises:
-        UserError: if `path` exists and `replace` is false, or cannot be made.
+        UserError: if `path` exists and `replace` is false or it is not a folder, or if it cannot be made.
     """
     path = Path(path)
-    if path.exists() and not replace:
-        raise UserError(f"{path}: already exists; choose another name or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _parents(path):
+        if path.exists() and not (replace and path.is_dir()):
+            raise UserError(f"{path}: already exists; choose another name or remove it")
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    except OSError as error:
-        raise _os_error(path, error) from None
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if path.exists():
+                retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+                os.replace(path, retired / "old")
+                os.replace(temporary, path)
+                shutil.rmtree(retired, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above `path` for a block that writes it; take them away again if it fails, naming `path`."""
+    missing: list[Path] = []
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, retired / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise _os_error(path, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        missing = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        for folder in missing:
+            with suppress(OSError):  # never made, or already in use by someone else
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise _os_error(path, error) from None
+        raise
 
 
 def _umask() -> int:

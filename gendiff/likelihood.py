@@ -1,6 +1,7 @@
 r"""Likelihoods: the variational bound and the density of the probability flow, in nats per sample.
 
-Both respect the degrees of freedom of each field's space, so a molecule of n atoms has a density on (n - 1) 3 directions.
+Both respect the degrees of freedom of each field's space, so a molecule of n atoms has a density on (n - 1) 3
+directions.
 
 References:
     | Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
@@ -50,11 +51,11 @@ def variational_bound(
     """
     first = x_0[denoiser.process.clock]
     random = random or Random(0, len(first), first.device)
-    prior = sum(p.prior_kl(x_0[name], mask) for name, p in denoiser.process.items())
     zero = torch.zeros_like(first.flatten(1)[:, 0])
+    prior = sum((p.prior_kl(x_0[name], mask) for name, p in denoiser.process.items()), zero)
 
     def term(k: Tensor) -> Tensor:
-        t = ((k + 1) / steps).to(first)
+        t = (k + 1).to(first) / steps
         x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
         data = denoiser(x_t, t, mask, condition).data
         return sum(denoiser.process.bound_term(x_0, x_t, data, k, steps, mask).values(), zero)
@@ -68,7 +69,12 @@ def variational_bound(
             k = 1 + (random.uniform((len(first),)) * (steps - 1)).long().clamp(max=steps - 2)
         diffusion = diffusion + term(k)
     diffusion = diffusion * ((steps - 1) / max(count, 1))
-    return {"prior": prior, "diffusion": diffusion, "reconstruction": reconstruction, "total": prior + diffusion + reconstruction}
+    return {
+        "prior": prior,
+        "diffusion": diffusion,
+        "reconstruction": reconstruction,
+        "total": prior + diffusion + reconstruction,
+    }
 
 
 def log_density(
@@ -84,10 +90,12 @@ def log_density(
 ) -> Tensor:
     r"""Return the log-density of the probability flow in nats, shape (B,).
 
-    .. math:: \log p(x_0) = \log p_1(x_1) + \int_{t_0}^1 \nabla \cdot u(x_t, t)\, dt + \dim \log\alpha_{t_0}, \qquad dx_t/dt = u
+    .. math::
+        \log p(x_0) = \log p_1(x_1) + \int_{t_0}^1 \nabla \cdot u(x_t, t)\, dt + \dim \log\alpha_{t_0},
+        \qquad dx_t/dt = u
 
-    with the divergence by Hutchinson's estimator (Rademacher probes in the space of the field) or exactly. At the start the data stands for the mean
-    :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term.
+    with the divergence by Hutchinson's estimator (Rademacher probes in the space of the field) or exactly. At the start
+    the data stands for the mean :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term.
 
     Arguments:
         denoiser: The model; all of its fields must be Gaussian.
@@ -170,11 +178,11 @@ def _basis(denoiser: AnyDenoiser, x: State, mask: Tensor | None) -> list[State]:
 
 
 def bits_per_dim(nats: Tensor, dim: Tensor | float, scale: float = 1.0) -> Tensor:
-    r"""Return a negative log-density in nats as bits per dimension of data quantised with bins of width `scale` in the model's units.
+    """Return a negative log-density in nats as bits per dimension of data quantised with bins of width `scale`.
 
     Arguments:
         nats: -log p(x_0), shape (B,).
         dim: Numbers of each sample.
-        scale: Width of one level of the data, for example 2 / 256 for 8-bit images on [-1, 1].
+        scale: Width of one level of the data in the model's units, for example 2 / 256 for 8-bit images on [-1, 1].
     """
     return nats / (dim * math.log(2)) - math.log2(scale)

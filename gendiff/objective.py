@@ -2,19 +2,19 @@ r"""Training losses.
 
 Nearly all losses of the field are one squared error of the clean data under a weight that depends on t only:
 
-=============  ===================================================  ==========================================
-weighting      w(t), with :math:`w \|x_0 - \hat x_0\|^2`            also known as
-=============  ===================================================  ==========================================
-`network`      :math:`1 / c_\mathrm{out}^2`                         the error of the network's own output: L_simple of DDPM ("noise"),
-                                                                    v, flow matching ("flow"), EDM ("karras")
-`data`         1                                                    x_0 loss
-`noise`        SNR                                                  L_simple, whatever the parameterization
-`velocity`     :math:`(\alpha' - \sigma'\alpha/\sigma)^2`           flow matching, on any schedule
-`min_snr`      min(SNR, 5)                                          min-SNR-gamma
-=============  ===================================================  ==========================================
+==========  =========================================  =============================================================
+weighting   w(t), with :math:`w \|x_0 - \hat x_0\|^2`  also known as
+==========  =========================================  =============================================================
+`network`   :math:`1 / c_\mathrm{out}^2`               the error of the network's own output: L_simple of DDPM
+                                                       ("noise"), v, flow matching ("flow"), EDM ("karras")
+`data`      1                                          x_0 loss
+`noise`     SNR                                        L_simple, whatever the parameterization
+`velocity`  :math:`(\alpha' - \sigma'\alpha/\sigma)^2`  flow matching, on any schedule
+`min_snr`   min(SNR, 5)                                min-SNR-gamma
+==========  =========================================  =============================================================
 
-Fields of logits take the cross-entropy. :class:`Bound` is the variational bound itself. Every loss is a mean over the real degrees of freedom of a
-sample, so padding and the other samples of a batch never change it.
+Fields of logits take the cross-entropy. :class:`Bound` is the variational bound itself. Every loss is a mean over the
+real degrees of freedom of a sample, so padding and the other samples of a batch never change it.
 
 References:
     | Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -29,13 +29,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from gendiff.config import Configurable
 from gendiff.denoise import Denoiser, null_condition
 from gendiff.ops import Random, State, expand
 
 WEIGHTINGS = ("network", "data", "noise", "velocity", "min_snr")
 
 
-class Uniform:
+class Uniform(Configurable):
     """Times drawn uniformly from (0, 1], independently for every sample."""
 
     def __call__(self, random: Random) -> Tensor:
@@ -43,7 +44,7 @@ class Uniform:
         return random.uniform((len(random.indices),))
 
 
-class Power:
+class Power(Configurable):
     """Times u^power, u uniform: power > 1 looks more often near the data (Beta(1/power, 1)).
 
     Arguments:
@@ -67,7 +68,7 @@ def drop_condition(condition: State, probability: float, random: Random) -> Stat
     return {name: torch.where(expand(dropped, value), null[name], value) for name, value in condition.items()}
 
 
-class Objective:
+class Objective(Configurable):
     """Squared error under a weighting, cross-entropy for fields of logits.
 
     Arguments:
@@ -76,7 +77,8 @@ class Objective:
         times: Law of the times.
         max_weight: Largest weight relative to an error of the clean data; bounds 1/sigma^2 near t = 0. None: no bound.
         condition_dropout: Probability with which a sample loses its condition, for classifier-free guidance (0.1).
-        self_condition: Probability with which a batch sees the network's first estimate (0.5), if the denoiser takes one.
+        self_condition: Probability with which a batch sees the network's first estimate (0.5), if the denoiser takes
+            one.
     """
 
     def __init__(
@@ -127,7 +129,8 @@ class Objective:
                 error = -(x * estimate.logits[name].log_softmax(-1)).sum(-1, keepdim=True)
                 parts[name] = space.sum(error, mask) / space.count(mask, x).clamp(min=1)
                 continue
-            # In the network's own units x_0 = c_skip x_t + c_out F the target is an exact mix of x_0 and noise: no digits are lost near t = 0.
+            # In the network's own units x_0 = c_skip x_t + c_out F the target is an exact mix of x_0 and noise: no
+            # digits are lost near t = 0.
             alpha, sigma, skip, out = denoiser.row(name, t, x)
             target = (1 - skip * alpha) / out * x - skip * sigma / out * noise[name]
             output = space.project(estimate.output[name].to(x.dtype), mask)
@@ -154,8 +157,8 @@ class Objective:
         return weight if self.max_weight is None else weight.clamp(max=self.max_weight)
 
 
-class Bound:
-    r"""The negative variational bound, one random term of T: an unbiased estimate of :func:`gendiff.likelihood.variational_bound`.
+class Bound(Configurable):
+    """One random term of the T of :func:`gendiff.likelihood.variational_bound`, times T: an unbiased estimate of it.
 
     Arguments:
         steps: T, the number of steps of the discrete chain (1000).
@@ -171,9 +174,12 @@ class Bound:
     def __call__(
         self, denoiser: Denoiser, x_0: State, mask: Tensor | None, condition: State | None, random: Random
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the bound in nats per degree of freedom, shape (B,), and its parts by field (nats); arguments as :class:`Objective`."""
+        """Return the bound in nats per degree of freedom, shape (B,), and its parts by field (nats).
+
+        Arguments as :class:`Objective`.
+        """
         k = (random.uniform((len(random.indices),)) * self.steps).long().clamp(max=self.steps - 1)
-        t = ((k + 1) / self.steps).to(x_0[denoiser.process.clock])
+        t = (k + 1).to(x_0[denoiser.process.clock]) / self.steps
         x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
         data = denoiser(x_t, t, mask, condition).data
         terms = denoiser.process.bound_term(x_0, x_t, data, k, self.steps, mask)

@@ -1,8 +1,9 @@
 r"""Elementary operations on batched tensors: broadcasting, masked means, and random streams of each sample.
 
-A batch is dense, (B, ...). A per-sample number `a` of shape (B,) is spread over a tensor by :func:`expand`. Random numbers come
-from :class:`Random`: a *counter-based* generator, in which every number is a hash of (seed, sample, draw, position). Sample i
-therefore gets the same numbers whatever the batch size, the padding, the order or the process that draws it, with no loop over samples.
+A batch is dense, (B, ...). A per-sample number `a` of shape (B,) is spread over a tensor by :func:`expand`. Random
+numbers come from :class:`Random`: a *counter-based* generator, in which every number is a hash of (seed, sample, draw,
+position). Sample i therefore gets the same numbers whatever the batch size, the padding, the order or the process that
+draws it, with no loop over samples.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def size_mask(sizes: Tensor, length: int | None = None) -> Tensor:
     return torch.arange(length, device=sizes.device) < sizes[:, None]
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _wrap(value: int) -> int:
+    """Return `value` modulo 2^64 as a signed 64-bit number."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-_GOLDEN, _MIX_1, _MIX_2 = (_signed(k) for k in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN, _MIX_1, _MIX_2 = (_wrap(k) for k in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -49,10 +51,10 @@ def _mix(z: Tensor) -> Tensor:
 class Random:
     r"""Independent random streams, one per sample.
 
-    Number k of draw d of sample i is :math:`h(h(h(s) + i) + d) + k)`, h the SplitMix64 finalizer (Steele, Lea, Flood: Fast
-    splittable pseudorandom number generators, 2014). The position k of an entry is built from its coordinates with a fixed stride
-    of 2^20 per axis, so padding an axis does not change the numbers of the entries that were there. Normals are by Box and Muller in
-    float64, cast to float32.
+    Entry (j, k, ..) of draw d of sample i is :math:`h(h(h(h(h(s) + i) + d) + j) + k)..`, h the SplitMix64 finalizer and
+    every + a multiple of its increment (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). An
+    entry depends on its own coordinates only, so padding an axis does not change the entries that were there. Normals
+    are by Box and Muller in float64, cast to float32.
 
     Arguments:
         seed: Any integer.
@@ -65,22 +67,21 @@ class Random:
         if isinstance(indices, int):
             indices = torch.arange(indices)
         self.seed, self.indices, self.draws = int(seed), indices.to(device=device, dtype=torch.int64), draws
-        root = _mix(torch.tensor(_signed((int(seed) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % (1 << 64))))
+        root = _mix(torch.tensor(_wrap(int(seed) * _GOLDEN + 0x632BE59BD9B4E019)))
         self._keys = _mix(root.to(self.indices.device) + self.indices * _GOLDEN)
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
         if shape[0] != len(self.indices):
             raise ValueError(f"shape {tuple(shape)} wants {shape[0]} samples, this stream has {len(self.indices)}")
         self.draws += 1
-        bits = expand(_mix(self._keys + self.draws * _GOLDEN), torch.empty(shape, device="meta"))
-        position = torch.zeros((), dtype=torch.int64, device=self.indices.device)
-        for axis in shape[1:]:
-            position = (position << 20)[..., None] + torch.arange(axis, device=self.indices.device)
-        return _mix(bits + (position + 1) * _GOLDEN)
+        bits = _mix(self._keys + _wrap(self.draws * _GOLDEN))
+        for size in shape[1:]:
+            bits = _mix(bits[..., None] + torch.arange(1, size + 1, device=bits.device) * _GOLDEN)
+        return bits
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), float32, shape (B, ...)."""
-        return (((self._bits(shape) >> 40) & 0xFFFFFF).double() + 0.5).div_(1 << 24).float()
+        return ((self._bits(shape) >> 41) & 0x7FFFFF).float().add_(0.5).div_(1 << 23)  # 24 bits: exact, never 0 or 1
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers, float32, shape (B, ...)."""
@@ -91,15 +92,15 @@ class Random:
         return radius.mul_(angle).float()
 
     def gumbel(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard Gumbel numbers -log(-log u): the maximum of log p + gumbel falls on category k with probability p_k."""
-        u = (((self._bits(shape) >> 11) & ((1 << 53) - 1)).double() + 0.5).div_(1 << 53)
+        """Standard Gumbel numbers -log(-log u): log p + gumbel is largest at category k with probability p_k."""
+        u = ((self._bits(shape) >> 12) & ((1 << 52) - 1)).double().add_(0.5).div_(1 << 52)
         return u.log_().neg_().log_().neg_().float()
 
     def shared_uniform(self) -> float:
-        """One uniform number in (0, 1) that depends on seed and draw only: a coin for the whole batch, alike in every process."""
+        """One uniform number in (0, 1) of seed and draw only: a coin for the whole batch, alike in every process."""
         self.draws += 1
-        bits = _mix(_mix(torch.tensor(_signed((self.seed * 0x9E3779B97F4A7C15 + 1) % (1 << 64)))) + self.draws * _GOLDEN)
-        return (int(bits) >> 40 & 0xFFFFFF) / (1 << 24)
+        bits = _mix(_mix(torch.tensor(_wrap(self.seed * _GOLDEN + 1))) + _wrap(self.draws * _GOLDEN))
+        return ((int(bits) >> 40 & 0xFFFFFF) + 0.5) / (1 << 24)
 
     def select(self, rows: Tensor) -> Random:
         """Return the streams of some samples, at the same draw."""

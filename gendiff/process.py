@@ -1,8 +1,9 @@
 r"""The forward process q, field by field, and the terms of its variational bound.
 
 A Gaussian field becomes noise by :math:`x_t = \alpha_t x_0 + \sigma_t \epsilon`; a categorical one keeps its value with
-probability :math:`a_t = \alpha_t^2` and is otherwise drawn anew. Every method is a pure function of the noise it is given, so couplings may choose it.
-In all of them `t` and `s` are (B,), `s < t`, a field is (B, ...), and `mask` is (B, N) or None.
+probability :math:`a_t = \alpha_t^2` and is otherwise drawn anew. Every method is a pure function of the noise it is
+given, so couplings may choose it. In all of them `t` and `s` are (B,), `s < t`, a field is (B, ...), and `mask` is (B,
+N) or None.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Normal:
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density in nats over the degrees of freedom of the space, shape (B,)."""
         per_direction = self.std.flatten(1)[:, 0].log() + 0.5 * math.log(2 * math.pi)
-        return -0.5 * self.space.sum(((x - self.mean) / self.std) ** 2, self.mask) - self.space.dim(self.mask, x) * per_direction
+        return (
+            -0.5 * self.space.sum(((x - self.mean) / self.std) ** 2, self.mask)
+            - self.space.dim(self.mask, x) * per_direction
+        )
 
     def kl(self, other: Normal) -> Tensor:
         r"""Return KL(self || other) in nats, shape (B,)."""
@@ -95,7 +99,9 @@ class Process(nn.Module):
         """Return q(x_t | x_s)."""
         raise NotImplementedError(f"{type(self).__name__} must define transition")
 
-    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Normal | Categorical:
+    def posterior(
+        self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None
+    ) -> Normal | Categorical:
         """Return q(x_s | x_t) for clean data, or for an estimate of it (see the class)."""
         raise NotImplementedError(f"{type(self).__name__} must define posterior")
 
@@ -127,11 +133,12 @@ class GaussianProcess(Process):
         q(x_t | x_0) &= N(\alpha_t x_0, \sigma_t^2) \\
         q(x_t | x_s) &= N(\alpha_{ts} x_s, \sigma_{ts}^2), \quad
             \alpha_{ts} = \alpha_t / \alpha_s, \quad \sigma_{ts}^2 = \sigma_t^2 - \alpha_{ts}^2 \sigma_s^2 \\
-        q(x_s | x_t, x_0) &= N\left(\frac{\alpha_{ts} \sigma_s^2}{\sigma_t^2} x_t + \frac{\alpha_s \sigma_{ts}^2}{\sigma_t^2} x_0,
-            \frac{\sigma_{ts}^2 \sigma_s^2}{\sigma_t^2}\right)
+        q(x_s | x_t, x_0) &= N\left(\frac{\alpha_{ts} \sigma_s^2}{\sigma_t^2} x_t
+            + \frac{\alpha_s \sigma_{ts}^2}{\sigma_t^2} x_0, \frac{\sigma_{ts}^2 \sigma_s^2}{\sigma_t^2}\right)
 
-    The prior is :math:`N(0, \alpha_1^2 + \sigma_1^2)`, the marginal at t = 1 of unit-variance data. An estimate enters the posterior in the place of
-    :math:`x_0`; the KL of the two is :math:`\frac12 (\mathrm{SNR}_s - \mathrm{SNR}_t) \|x_0 - \hat x_0\|^2`.
+    The prior is :math:`N(0, \alpha_1^2 + \sigma_1^2)`, the marginal at t = 1 of unit-variance data. An estimate enters
+    the posterior in the place of :math:`x_0`; the KL of the two is
+    :math:`\frac12 (\mathrm{SNR}_s - \mathrm{SNR}_t) \|x_0 - \hat x_0\|^2`.
 
     Arguments:
         schedule: alpha(t) and sigma(t).
@@ -156,7 +163,10 @@ class GaussianProcess(Process):
         return Normal(alpha_ts * x_s, sigma_ts, self.space, mask)
 
     def _between(self, like: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        (alpha_s, sigma_s), (alpha_t, sigma_t) = coefficients(self.schedule, s, like), coefficients(self.schedule, t, like)
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = (
+            coefficients(self.schedule, s, like),
+            coefficients(self.schedule, t, like),
+        )
         alpha_ts = alpha_t / alpha_s
         return alpha_ts, (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0).sqrt()
 
@@ -183,12 +193,14 @@ class CategoricalProcess(Process):
     r"""Diffusion of one-hot categories towards a stationary law :math:`\pi`.
 
     .. math::
-        q(x_t | x_0) = a_t x_0 + (1 - a_t) \pi, \qquad q(x_t | x_s) = a_{ts} x_s + (1 - a_{ts}) \pi, \qquad a_t = \alpha_t^2, a_{ts} = a_t / a_s
+        q(x_t | x_0) = a_t x_0 + (1 - a_t) \pi, \qquad q(x_t | x_s) = a_{ts} x_s + (1 - a_{ts}) \pi,
+        \qquad a_t = \alpha_t^2, \quad a_{ts} = a_t / a_s
 
     For an estimate p of the clean probabilities the posterior is the mixture of the exact ones,
     :math:`\sum_k p_k\, q(x_s | x_t, x_0 = k)`, which costs O(K):
 
-    .. math:: q(x_s = j | x_t) = q(x_t | x_s = j) \left[\frac{a_s p_j}{Z_j} + (1 - a_s) \pi_j \sum_k \frac{p_k}{Z_k}\right],
+    .. math::
+        q(x_s = j | x_t) = q(x_t | x_s = j) \left[\frac{a_s p_j}{Z_j} + (1 - a_s) \pi_j \sum_k \frac{p_k}{Z_k}\right],
         \quad Z_k = q(x_t | x_0 = k)
 
     Arguments:
@@ -206,9 +218,13 @@ class CategoricalProcess(Process):
         self.stationary = [float(p) for p in stationary]
         law = torch.tensor(self.stationary, dtype=torch.float64)
         if len(law) != space.features or (law < 0).any() or abs(law.sum() - 1) > 1e-6:
-            raise ValueError(f"stationary must hold {space.features} probabilities that sum to 1, got {self.stationary}")
+            raise ValueError(
+                f"stationary must hold {space.features} probabilities that sum to 1, got {self.stationary}"
+            )
         if isinstance(space, ZeroCenterOfMass):
             raise ValueError("categories have no centre of mass; give a categorical field a Euclidean space")
+        if space.kind == "grid":
+            raise ValueError("categories lie along the last axis and a grid has its channels first; use a node space")
         self.register_buffer("_stationary", law, persistent=False)
 
     def _law(self, like: Tensor) -> Tensor:
@@ -304,11 +320,14 @@ class JointProcess(nn.Module):
         """Return x_t from q(x_t | x_s), s < t."""
         return {name: process.renoise(x_s[name], s, t, noise[name], mask) for name, process in self.items()}
 
-    def bound_term(self, x_0: State, x_t: State, data: State, k: Tensor, steps: int, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def bound_term(
+        self, x_0: State, x_t: State, data: State, k: Tensor, steps: int, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         r"""Return term k of the variational bound of a chain of T steps, in nats, shape (B,), by field.
 
         The times of the chain are 1/T, 2/T, .., 1, and `x_t` stands at t = (k + 1)/T. Term k = 0 is the reconstruction
-        :math:`-\log p(x_0 | x_{1/T})`; term k > 0 is :math:`KL(q(x_s | x_t, x_0) \| q(x_s | x_t, \hat x_0))` with s = k/T.
+        :math:`-\log p(x_0 | x_{1/T})`; term k > 0 is :math:`KL(q(x_s | x_t, x_0) \| q(x_s | x_t, \hat x_0))` with s =
+        k/T.
 
         Arguments:
             x_0: Clean state.
@@ -320,7 +339,7 @@ class JointProcess(nn.Module):
         """
         terms = {}
         for name, process in self.items():
-            t, s = ((k + 1) / steps).to(x_0[name]), (k / steps).to(x_0[name])
+            t, s = (k + 1).to(x_0[name]) / steps, k.to(x_0[name]) / steps
             reconstruction = process.reconstruction(x_0[name], data[name], t, mask)
             # k = 0 has no KL; s = t/2 there keeps the unused branch finite, and so its gradient.
             kl = process.kl(x_0[name], x_t[name], data[name], t, torch.where(k == 0, t / 2, s), mask)

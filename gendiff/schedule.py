@@ -2,8 +2,9 @@ r"""Noise schedules: how much signal and noise is left at time t.
 
 .. math:: x_t = \alpha_t x_0 + \sigma_t \epsilon, \qquad t \in [0, 1]
 
-t = 0 is data, t = 1 is noise. :math:`\sigma` is a standard deviation. The log signal-to-noise ratio is that of the *squares*,
-:math:`\log \mathrm{SNR} = 2(\log\alpha - \log\sigma)`. A schedule of T discrete steps is the same thing with times k / T.
+t = 0 is data, t = 1 is noise. :math:`\sigma` is a standard deviation. The log signal-to-noise ratio is that of the
+*squares*, :math:`\log \mathrm{SNR} = 2(\log\alpha - \log\sigma)`. A schedule of T discrete steps is the same thing with
+times k / T.
 
 =============  ====================================================  =======================
 class          definition                                            kind
@@ -35,11 +36,11 @@ class Schedule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define sigma(t)")
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r"""Return :math:`2(\log\alpha_t - \log\sigma_t)`: +inf where there is no noise, -inf where there is no signal."""
+        r"""Return :math:`2(\log\alpha_t - \log\sigma_t)`: +inf where there is no noise, -inf where no signal."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """Return the time at which the log signal-to-noise ratio has this value (the nearest end, outside the range)."""
+        """Return the time at which the log signal-to-noise ratio has this value (beyond the range, the nearest end)."""
         raise NotImplementedError(f"{type(self).__name__} must define time(log_snr)")
 
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,8 +68,8 @@ class Flow(Schedule):
 class Table(Schedule):
     r"""A variance-preserving schedule given by :math:`\log\alpha^2` at the times k / T, linear in between.
 
-    The table is float64 and stays on the CPU until a tensor of times asks for it; :math:`\sigma^2 = -\mathrm{expm1}(\log\alpha^2)`
-    keeps its digits near t = 0 in float32 too.
+    The table is float64 and stays on the CPU until a tensor of times asks for it;
+    :math:`\sigma^2 = -\mathrm{expm1}(\log\alpha^2)` keeps its digits near t = 0 in float32 too.
     """
 
     def __init__(self, log_alpha_squared: Tensor):
@@ -103,7 +104,8 @@ class Table(Schedule):
         table = self._values(log_snr)
         value = torch.nn.functional.logsigmoid(log_snr).clamp(table[-1], table[0])
         right = torch.searchsorted(-table, -value.contiguous()).clamp(1, len(table) - 1)
-        return (right - 1 + (table[right - 1] - value) / (table[right - 1] - table[right])) / (len(table) - 1)
+        slope = (table[right - 1] - table[right]).clamp(min=1e-30)  # a table may be flat where beta underflows
+        return (right - 1 + (table[right - 1] - value) / slope) / (len(table) - 1)
 
 
 def _from_betas(betas: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def _from_betas(betas: Tensor) -> Tensor:
 
 
 class Linear(Table):
-    r"""The linear schedule of DDPM: :math:`\beta_k` from `start` to `end`, :math:`\alpha^2_{k/T} = \prod_{j \le k}(1 - \beta_j)`.
+    r"""The linear schedule of DDPM: :math:`\alpha^2_{k/T} = \prod_{j \le k}(1 - \beta_j)`, `start` <= beta <= `end`.
 
     Arguments:
         steps: T, the number of discrete steps (1000). For another T, `start` and `end` are usually scaled by 1000 / T.
@@ -152,8 +154,8 @@ class Cosine(Table):
 class Polynomial(Table):
     r"""The polynomial schedule of EDM for molecules.
 
-    :math:`\alpha^2` starts as :math:`(1 - (k / T)^p)^2` for k = 0 .. T; each ratio of neighbours is kept in [0.001, 1]; then
-    :math:`\alpha^2 \leftarrow (1 - 2s)\alpha^2 + s`. Even t = 0 has some noise: :math:`\sigma_0 = \sqrt{s}`.
+    :math:`\alpha^2` starts as :math:`(1 - (k / T)^p)^2` for k = 0 .. T; each ratio of neighbours is kept in [0.001, 1];
+    then :math:`\alpha^2 \leftarrow (1 - 2s)\alpha^2 + s`. Even t = 0 has some noise: :math:`\sigma_0 = \sqrt{s}`.
 
     Arguments:
         steps: T (1000).
@@ -165,7 +167,9 @@ class Polynomial(Table):
 
     def __init__(self, steps: int = 1000, power: float = 2.0, precision: float = 1e-5):
         if steps < 1 or power <= 0 or not 0 <= precision < 0.5:
-            raise ValueError(f"Polynomial wants steps >= 1, power > 0, 0 <= precision < 0.5, got {steps}, {power}, {precision}")
+            raise ValueError(
+                f"Polynomial wants steps >= 1, power > 0, 0 <= precision < 0.5, got {steps}, {power}, {precision}"
+            )
         x = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         square = (1 - x**power) ** 2
         ratios = torch.cat([square[:1], square[1:] / square[:-1]]).clamp(0.001, 1)

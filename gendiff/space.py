@@ -18,12 +18,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gendiff.config import Configurable
 from gendiff.ops import Random, sum_rest
 
 KINDS = ("node", "pair", "grid")
 
 
-class Space:
+class Space(Configurable):
     """A Euclidean space of node, pair or grid features; every direction is free.
 
     Arguments:
@@ -36,7 +37,9 @@ class Space:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
         if features < 1 or (kind == "grid") != bool(size):
-            raise ValueError(f"a {kind} space wants features >= 1 and a size only for grids, got {features}, {tuple(size)}")
+            raise ValueError(
+                f"a {kind} space wants features >= 1 and a size only for grids, got {features}, {tuple(size)}"
+            )
         self.features, self.kind, self.size = features, kind, list(size)
 
     def shape(self, batch: int, mask: Tensor | None) -> tuple[int, ...]:
@@ -61,7 +64,7 @@ class Space:
         return (m[:, :, None] * m[:, None, :] * off_diagonal)[..., None]
 
     def project(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the nearest point of the space: symmetric for pairs, zero where an entry does not count. Idempotent."""
+        """Return the nearest point of the space: pairs symmetric, zero where an entry does not count. Idempotent."""
         if self.kind == "pair":
             x = (x + x.transpose(1, 2)) / 2
         entries = self.entries(mask, x)
@@ -83,7 +86,7 @@ class Space:
         return total / 2 if self.kind == "pair" else total
 
     def count(self, mask: Tensor | None, like: Tensor) -> Tensor:
-        """Return how many entries each sample has (nodes, unordered pairs, pixels), shape (B,), of the dtype of `like`."""
+        """Return how many entries each sample has (nodes, unordered pairs, pixels), shape (B,), dtype of `like`."""
         one = torch.ones_like(like[:, :1] if self.kind == "grid" else like[..., :1])
         return self.sum(one, mask)
 
@@ -136,7 +139,7 @@ class ZeroCenterOfMass(Space):
         return ((x - known) * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
 
     def impose(self, x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
-        """Move `known` so that its kept nodes have the mean they have in `x`, then put them in: the mean of x stays zero."""
+        """Move `known` so that its kept nodes have the mean they have in `x`, then put them in: the mean stays zero."""
         return torch.where(keep, known + self._shift(x, known, keep), x)
 
     def restore(self, x: Tensor, known: Tensor, keep: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from gendiff.ops import State, expand
 class ClassifierFree:
     r"""Guidance by the difference that a condition makes.
 
-    .. math:: \hat x_0 = \hat x_0(\varnothing) + w\, (\hat x_0(c) - \hat x_0(\varnothing))
+    .. math:: \hat x_0 = \hat x_0(c) + (w - 1)\, (\hat x_0(c) - \hat x_0(\varnothing))
 
-    so w = 1 is the plain conditional model, w = 0 the unconditional one (papers that write :math:`(1 + w')` have w = 1 + w'). Categorical fields mix
-    log-probabilities, renormalised. Both estimates come from one call at twice the batch.
+    so w = 1 is the plain conditional model, w = 0 the unconditional one (papers that write :math:`(1 + w')` have w = 1
+    + w'). Categorical fields mix log-probabilities, renormalised. Both estimates come from one call at twice the batch.
 
     Arguments:
         denoiser: A conditional denoiser trained with dropped conditions.
@@ -29,12 +29,19 @@ class ClassifierFree:
         | Applying guidance in a limited interval (Kynkaanniemi et al., 2024) | https://arxiv.org/abs/2404.07724
     """
 
-    def __init__(self, denoiser: Callable[..., Estimate], scale: float, interval: Sequence[float] = (-float("inf"), float("inf"))):
+    def __init__(
+        self, denoiser: Callable[..., Estimate], scale: float, interval: Sequence[float] = (-float("inf"), float("inf"))
+    ):
         self.denoiser, self.scale, self.interval = denoiser, float(scale), (float(interval[0]), float(interval[1]))
         self.process = denoiser.process  # type: ignore[attr-defined]
 
     def __call__(
-        self, x_t: State, t: Tensor, mask: Tensor | None = None, condition: State | None = None, previous: State | None = None
+        self,
+        x_t: State,
+        t: Tensor,
+        mask: Tensor | None = None,
+        condition: State | None = None,
+        previous: State | None = None,
     ) -> Estimate:
         """Return the guided estimate; arguments as :meth:`gendiff.denoise.Denoiser.forward`.
 
@@ -43,7 +50,7 @@ class ClassifierFree:
         """
         if not condition:
             raise ValueError("classifier-free guidance needs a condition; sample with one, or without guidance")
-        if self.scale == 1:
+        if self.scale == 1 or self.interval[0] >= self.interval[1]:
             return self.denoiser(x_t, t, mask, condition, previous)
 
         def twice(state: State) -> State:
@@ -64,8 +71,8 @@ class ClassifierFree:
             c, u = both.data[name].chunk(2)
             if field.categorical:
                 log_c, log_u = (p.clamp(min=1e-30).log() for p in (c, u))
-                logits[name] = log_u + expand(w, c) * (log_c - log_u)
+                logits[name] = log_c + expand(w - 1, c) * (log_c - log_u)
                 data[name] = field.space.project(logits[name].softmax(-1), mask)
             else:
-                data[name] = u + expand(w, c) * (c - u)
+                data[name] = c + expand(w - 1, c) * (c - u)
         return Estimate(self.process, x_t, t, data, logits)

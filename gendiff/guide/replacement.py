@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
-from gendiff.sample.plan import Step
+
+
+class Step(Protocol):
+    """What a constraint needs to know of a step."""
+
+    @property
+    def s(self) -> Tensor:
+        """The time that the step has reached."""
+
+    @property
+    def last(self) -> bool:
+        """Whether that is clean data."""
 
 
 class Replacement:
-    r"""After each step, put noised known entries in the place of the model's: :math:`x_s^\mathrm{known} \sim q(x_s | x_0^\mathrm{known})`.
+    r"""After each step, put known entries, noised to its level, in the place of the model's.
 
-    A space may move the known entries into the frame of the state (zero centre of mass); the finished sample comes back in the frame of `known`, whose
-    kept entries are copied exactly.
+    .. math:: x_s^\mathrm{known} \sim q(x_s | x_0^\mathrm{known})
+
+    A space may move the known entries into the frame of the state (zero centre of mass); the finished sample comes back
+    in the frame of `known`, whose kept entries are copied exactly.
 
     Arguments:
         known: Clean values of the fields that have known entries; others go free.
@@ -39,11 +54,15 @@ class Replacement:
             space, keep = process[name].space, self._keep(name)
             if not step.last:
                 centred = space.project(space.impose(torch.zeros_like(known), known, keep), mask)
-                known = process[name].corrupt(centred, step.s.expand(len(known)), process[name].noise(mask, random), mask)
+                known = process[name].corrupt(
+                    centred, step.s.expand(len(known)), process[name].noise(mask, random), mask
+                )
             result[name] = space.impose(x[name], known, keep)
         return result
 
     def finish(self, x: State, process: JointProcess, mask: Tensor | None) -> State:
         """Return the sample in the frame of the known entries, which are copied exactly."""
-        restored = {name: process[name].space.restore(x[name], known, self._keep(name)) for name, known in self.known.items()}
+        restored = {
+            name: process[name].space.restore(x[name], known, self._keep(name)) for name, known in self.known.items()
+        }
         return {**x, **restored}

@@ -5,4 +5,17 @@ from gendiff.sample.heun import DPMSolver, Heun
 from gendiff.sample.plan import Plan, Step, Table, downward, time_grid
 from gendiff.sample.sampler import Hook, Sampler, draw_categories
 
-__all__ = ["DDIM", "Ancestral", "DPMSolver", "Heun", "Hook", "Plan", "Sampler", "Step", "Table", "downward", "draw_categories", "time_grid"]
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "DPMSolver",
+    "Heun",
+    "Hook",
+    "Plan",
+    "Sampler",
+    "Step",
+    "Table",
+    "downward",
+    "draw_categories",
+    "time_grid",
+]

@@ -17,9 +17,11 @@ class DDIM(Sampler):
 
     .. math::
         x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - c^2}\, \hat\epsilon + \tilde c z, \qquad
-        c = \eta\, \sigma_{ts} \sigma_s / \sigma_t, \quad \sigma_{ts}^2 = \sigma_t^2 - (\alpha_t / \alpha_s)^2 \sigma_s^2
+        c = \eta\, \sigma_{ts} \sigma_s / \sigma_t, \quad
+        \sigma_{ts}^2 = \sigma_t^2 - (\alpha_t / \alpha_s)^2 \sigma_s^2
 
-    with :math:`\tilde c = c`, or :math:`\eta\sigma_{ts}` for the large variance. :math:`\eta = 0` is Euler's step in the log signal-to-noise ratio.
+    with :math:`\tilde c = c`, or :math:`\eta\sigma_{ts}` for the large variance. :math:`\eta = 0` is Euler's step in
+    the log signal-to-noise ratio.
 
     Arguments:
         steps: How many steps (50).
@@ -41,7 +43,14 @@ class DDIM(Sampler):
         self.eta, self.variance = eta, variance
 
     def step(
-        self, evaluate: Evaluate, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random, memory: dict[str, Any]
+        self,
+        evaluate: Evaluate,
+        x: State,
+        step: Step,
+        process: JointProcess,
+        mask: Tensor | None,
+        random: Random,
+        memory: dict[str, Any],
     ) -> State:
         """One DDIM step."""
         estimate = evaluate(x, step.t)
@@ -58,7 +67,9 @@ class DDIM(Sampler):
             between = (at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2).clamp(min=0).sqrt()
             c = self.eta * between * to.sigma / at.sigma
             fresh = self.eta * between if self.variance == "large" else c
-            result[name] = to.alpha * data + (to.sigma**2 - c**2).clamp(min=0).sqrt() * noise + fresh * field.noise(mask, random)
+            result[name] = (
+                to.alpha * data + (to.sigma**2 - c**2).clamp(min=0).sqrt() * noise + fresh * field.noise(mask, random)
+            )
         return result
 
 

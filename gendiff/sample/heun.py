@@ -17,9 +17,9 @@ from gendiff.solve import add
 class Heun(Sampler):
     r"""Two evaluations a step, order 2; the last step, into clean data, is Euler's.
 
-    With :math:`z = x / (\alpha + \sigma)` and :math:`u = \sigma / (\alpha + \sigma) \in [0, 1]` the probability flow of any schedule is
-    :math:`dz/du = \hat\epsilon - \hat x_0`, without a singularity at either end. `coordinate="karras"` takes
-    :math:`z = x / \alpha, u = \sigma / \alpha`, the choice of EDM, which needs alpha > 0 at the start.
+    With :math:`z = x / (\alpha + \sigma)` and :math:`u = \sigma / (\alpha + \sigma) \in [0, 1]` the probability flow of
+    any schedule is :math:`dz/du = \hat\epsilon - \hat x_0`, without a singularity at either end. `coordinate="karras"`
+    takes :math:`z = x / \alpha, u = \sigma / \alpha`, the choice of EDM, which needs alpha > 0 at the start.
 
     Arguments:
         steps: How many steps (50); 2 steps - 1 evaluations.
@@ -41,11 +41,20 @@ class Heun(Sampler):
         return level.alpha + level.sigma if self.coordinate == "flow" else level.alpha
 
     def step(
-        self, evaluate: Evaluate, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random, memory: dict[str, Any]
+        self,
+        evaluate: Evaluate,
+        x: State,
+        step: Step,
+        process: JointProcess,
+        mask: Tensor | None,
+        random: Random,
+        memory: dict[str, Any],
     ) -> State:
         """One step of Heun's method for Gaussian fields, one draw for categorical ones."""
         gaussian = [name for name, field in process.items() if not field.categorical]
         at, to = {n: self._scale(step.at[n]) for n in gaussian}, {n: self._scale(step.to[n]) for n in gaussian}
+        if self.coordinate == "karras" and step.number == 0 and not all(at.values()):
+            raise ValueError("coordinate 'karras' divides by alpha, which is 0 at the start; take coordinate 'flow'")
         du = {n: step.to[n].sigma / to[n] - step.at[n].sigma / at[n] for n in gaussian}
 
         def slope(state: State, data: State, levels: dict[str, Level]) -> State:
@@ -70,7 +79,8 @@ class DPMSolver(Sampler):
     r"""DPM-Solver++(2M): order 2 with one evaluation a step, by the last two estimates.
 
     .. math::
-        x_s = \frac{\sigma_s}{\sigma_t} x_t - \alpha_s (e^{-h} - 1) \left[\left(1 + \frac{1}{2r}\right) \hat x_0 - \frac{1}{2r} \hat x_0^\mathrm{prev}\right],
+        x_s = \frac{\sigma_s}{\sigma_t} x_t - \alpha_s (e^{-h} - 1) \left[
+            \left(1 + \frac{1}{2r}\right) \hat x_0 - \frac{1}{2r} \hat x_0^\mathrm{prev}\right],
         \quad h = \lambda_s - \lambda_t, \quad r = h_\mathrm{prev} / h, \quad \lambda = \log(\alpha / \sigma)
 
     The first step and the one into clean data have no second estimate to lean on and are Euler's.
@@ -85,7 +95,14 @@ class DPMSolver(Sampler):
     order = 2
 
     def step(
-        self, evaluate: Evaluate, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random, memory: dict[str, Any]
+        self,
+        evaluate: Evaluate,
+        x: State,
+        step: Step,
+        process: JointProcess,
+        mask: Tensor | None,
+        random: Random,
+        memory: dict[str, Any],
     ) -> State:
         """One DPM-Solver++(2M) step for Gaussian fields, one draw for categorical ones."""
         estimate = evaluate(x, step.t)

@@ -1,13 +1,14 @@
 r"""Plans: the (t, s) pairs that a sampler walks, and their table of coefficients.
 
-A downward pair (s < t) denoises from t to s; an upward one (s > t) adds noise again. A plan that ends at 0 ends at clean data: there
-alpha = 1 and sigma = 0, whatever the schedule says. Discrete-step papers are grids of k / T.
+A downward pair (s < t) denoises from t to s; an upward one (s > t) adds noise again. A plan that ends at 0 ends at
+clean data: there alpha = 1 and sigma = 0, whatever the schedule says. Discrete-step papers are grids of k / T.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,8 +27,9 @@ def time_grid(steps: int, kind: str = "uniform", schedule: Schedule | None = Non
 
     Arguments:
         steps: How many steps down.
-        kind: "uniform" in time; "quadratic", time (1 - i/steps)^2, denser near the data; "log_snr", even steps of the log signal-to-noise ratio of
-            `schedule`, from its value at `start` (at least -10) to that at start / 1000 (at most 12), then one step to 0.
+        kind: "uniform" in time; "quadratic", time (1 - i/steps)^2, denser near the data; "log_snr", even steps of the
+            log signal-to-noise ratio of `schedule`, from its value at `start` (at least -10) to that at start / 1000
+            (at most 12), then one step to 0.
         schedule: Needed for "log_snr".
         start: First time; below 1 to start from noised data (SDEdit).
 
@@ -52,7 +54,7 @@ def time_grid(steps: int, kind: str = "uniform", schedule: Schedule | None = Non
 
 def downward(grid: Sequence[float]) -> Plan:
     """Return the plan that walks a decreasing grid of times once."""
-    return list(zip(grid[:-1], grid[1:], strict=True))
+    return list(pairwise(grid))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ class Table:
         self._times = times.to(first)
         self._levels = {}
         for name, p in process.items():
-            alpha, sigma = (f(times.to(_device(p.schedule))).double().cpu() for f in (p.schedule.alpha, p.schedule.sigma))
+            alpha, sigma = (
+                f(times.to(_device(p.schedule))).double().cpu() for f in (p.schedule.alpha, p.schedule.sigma)
+            )
             alpha, sigma = torch.where(times == 0, 1.0, alpha), torch.where(times == 0, 0.0, sigma)
             self._levels[name] = torch.stack([alpha, sigma, alpha.log() - sigma.log()]).to(like[name])
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gendiff.config import Configurable
 from gendiff.denoise import Estimate
 from gendiff.ops import Random, State
 from gendiff.process import Categorical, JointProcess
@@ -19,7 +20,15 @@ class AnyDenoiser(Protocol):
 
     process: JointProcess
 
-    def __call__(self, x_t: State, t: Tensor, mask: Tensor | None = None, condition: State | None = None, previous: State | None = None) -> Estimate: ...  # noqa: D102, E501
+    def __call__(
+        self,
+        x_t: State,
+        t: Tensor,
+        mask: Tensor | None = None,
+        condition: State | None = None,
+        previous: State | None = None,
+    ) -> Estimate:
+        """Return the estimate of the clean data; see :meth:`gendiff.denoise.Denoiser.forward`."""
 
 
 class Hook(Protocol):
@@ -35,7 +44,7 @@ class Hook(Protocol):
 Evaluate = Callable[[State, Tensor], Estimate]
 
 
-class Sampler:
+class Sampler(Configurable):
     """A way to walk from noise to data. A subclass writes one :meth:`step` and declares its `order`.
 
     Arguments:
@@ -109,7 +118,14 @@ class Sampler:
         return x_t
 
     def step(
-        self, evaluate: Evaluate, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random, memory: dict[str, Any]
+        self,
+        evaluate: Evaluate,
+        x: State,
+        step: Step,
+        process: JointProcess,
+        mask: Tensor | None,
+        random: Random,
+        memory: dict[str, Any],
     ) -> State:
         """Return the state at `step.s` from the state at `step.t`.
 
@@ -125,7 +141,9 @@ class Sampler:
         raise NotImplementedError(f"{type(self).__name__} must define step")
 
 
-def draw_categories(name: str, x: State, estimate: Estimate, step: Step, process: JointProcess, mask: Tensor | None, random: Random) -> Tensor:
+def draw_categories(
+    name: str, x: State, estimate: Estimate, step: Step, process: JointProcess, mask: Tensor | None, random: Random
+) -> Tensor:
     """Return one draw of q(x_s | x_t) for a categorical field: what every sampler does with it."""
     field, batch = process[name], len(x[name])
     if step.last:  # a = 1: the posterior is the estimate itself

@@ -1,0 +1,92 @@
+"""Objects to JSON and back, without trusting the JSON.
+
+An object is described by its class and the arguments of its constructor, which it keeps under the same names. A description can name only a class
+of gendiff, or of a package that is installed as an adapter, that is a torch module or says it is :class:`Configurable`; it can name no function and
+import nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from gendiff.files import UserError
+
+GROUP = "gendiff.modalities"
+"""Entry-point group of the adapters."""
+
+
+class Configurable:
+    """Marks a class whose objects a model's configuration may name."""
+
+
+def describe(value: Any) -> Any:
+    """Return `value` as JSON: numbers, strings, lists and dictionaries as they are, objects as {"class": ..., arguments}.
+
+    Raises:
+        TypeError: if an object does not keep one of its constructor's arguments, or is of a kind that cannot be rebuilt.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, (Mapping, nn.ModuleDict)):
+        return {str(key): describe(item) for key, item in value.items()}
+    if not isinstance(value, (nn.Module, Configurable)):
+        raise TypeError(f"{type(value).__name__} cannot be written to a configuration")
+    kind = type(value)
+    described: dict[str, Any] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(value, name):
+            raise TypeError(f"{kind.__name__} does not keep its argument {name!r}")
+        described[name] = describe(getattr(value, name))
+    return described
+
+
+def build(description: Any, where: str = "config.json") -> Any:
+    """Rebuild what :func:`describe` returned.
+
+    Arguments:
+        description: JSON.
+        where: Named in errors.
+
+    Raises:
+        UserError: if a class is not allowed or unknown, or refuses its arguments.
+    """
+    if isinstance(description, list):
+        return [build(item, where) for item in description]
+    if not isinstance(description, dict):
+        return description
+    arguments = {key: build(item, where) for key, item in description.items() if key != "class"}
+    if "class" not in description:
+        return arguments
+    kind = _find(str(description["class"]), where)
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError, RuntimeError, UserError) as error:
+        raise UserError(f"{where}: {kind.__name__} cannot be built: {str(error).splitlines()[0]}") from None
+
+
+def trusted_packages() -> set[str]:
+    """Return the packages whose classes a configuration may name: gendiff and the installed adapters'."""
+    return {"gendiff"} | {point.module.split(".")[0] for point in entry_points(group=GROUP)}
+
+
+def _find(path: str, where: str) -> type:
+    module_name, _, name = path.rpartition(".")
+    if module_name.split(".")[0] not in trusted_packages():
+        raise UserError(f"{where}: names {path!r}; only classes of gendiff or of an installed adapter are allowed")
+    try:
+        kind = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"{where}: names {path!r}, which this version of gendiff does not have") from None
+    if not (inspect.isclass(kind) and issubclass(kind, (nn.Module, Configurable)) and kind.__module__ == module_name):
+        raise UserError(f"{where}: names {path!r}, which is not a class that a model is made of")
+    return kind

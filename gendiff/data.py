@@ -1,0 +1,178 @@
+"""Training data: ragged samples in flat arrays, batches of one size, and the built-in sets.
+
+Samples of unlike size lie one after another in flat tensors, so a batch is one gather and no sample is ever padded to the largest of the set.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gendiff.files import UserError
+from gendiff.ops import Random, State
+
+
+@dataclass
+class Batch:
+    """Samples ready for a denoiser.
+
+    Attributes:
+        state: Clean fields, each (B, ...), zero at padding.
+        mask: (B, N), True where a sample really has an element; None for fields without elements (grids).
+        condition: Tensors (B, ...); NaN or -1 where a sample has none.
+        index: Number of each sample in its data set, (B,).
+    """
+
+    state: State
+    mask: Tensor | None
+    condition: State
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on another device."""
+        return Batch(
+            {name: value.to(device) for name, value in self.state.items()},
+            None if self.mask is None else self.mask.to(device),
+            {name: value.to(device) for name, value in self.condition.items()},
+            self.index.to(device),
+        )
+
+
+@dataclass
+class Ragged:
+    """Samples with node fields of unlike size.
+
+    Attributes:
+        sizes: Elements of each sample, (M,).
+        fields: Each (sum of sizes, D).
+        condition: Each (M, ...).
+    """
+
+    sizes: Tensor
+    fields: State
+    condition: State = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sizes = self.sizes.long()
+        self._first = self.sizes.cumsum(0) - self.sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def select(self, index: Tensor) -> Ragged:
+        """Return some of the samples."""
+        places = torch.cat([torch.arange(int(f), int(f + n)) for f, n in zip(self._first[index], self.sizes[index], strict=True)])
+        fields = {name: value[places] for name, value in self.fields.items()}
+        return replace(self, sizes=self.sizes[index], fields=fields, condition={k: v[index] for k, v in self.condition.items()})
+
+    def batch(self, index: Tensor) -> Batch:
+        """Gather samples, padded to the largest among them."""
+        sizes = self.sizes[index]
+        within = torch.arange(int(sizes.max()))
+        mask = within < sizes[:, None]
+        place = (self._first[index][:, None] + within).clamp(max=int(self.sizes.sum()) - 1)
+        state = {name: value[place] * mask[..., None].to(value.dtype) for name, value in self.fields.items()}
+        return Batch(state, mask, {name: value[index] for name, value in self.condition.items()}, index)
+
+
+def size_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """Split samples into shuffled batches of (nearly) one size: sort a shuffle by size, cut, shuffle the cuts.
+
+    Every sample comes once, and an epoch always has ceil(M / batch_size) batches. Only a cut that falls between two sizes holds both, so padding is rare.
+
+    Arguments:
+        sizes: Elements of each sample, (M,).
+        batch_size: Samples in a batch; one batch of an epoch may be smaller.
+        seed: Seed of the run.
+        epoch: Number of the epoch; the result depends on nothing else.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+    order = torch.randperm(len(sizes), generator=generator)
+    order = order[sizes[order].argsort(stable=True)]
+    batches = order.split(batch_size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+
+class SizeModel:
+    """p(N): how often each size occurs in the training data.
+
+    Arguments:
+        counts: How many samples have each size; keys may be strings, as JSON makes them.
+
+    Raises:
+        ValueError: if there is no size, or one is below 1.
+    """
+
+    def __init__(self, counts: dict[Any, int]):
+        self.counts = {int(size): int(count) for size, count in sorted(counts.items(), key=lambda item: int(item[0]))}
+        if not self.counts or min(self.counts) < 1 or min(self.counts.values()) < 1:
+            raise ValueError(f"a size model needs sizes of at least 1 with positive counts, got {self.counts}")
+
+    def sample(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:
+        """Draw sizes, (B,), from p(N | low <= N <= high).
+
+        Raises:
+            UserError: if no size of the training data lies in the range.
+        """
+        low, high = low or 1, high or max(self.counts)
+        sizes = [size for size in self.counts if low <= size <= high]
+        if not sizes:
+            raise UserError(f"no size between {low} and {high} in the training data, which has {min(self.counts)} to {max(self.counts)}")
+        weights = torch.tensor([self.counts[size] for size in sizes], dtype=torch.float64)
+        edges = (weights.cumsum(0) / weights.sum())[:-1]
+        u = random.uniform((len(random.indices),)).double().cpu()
+        return torch.tensor(sizes)[torch.searchsorted(edges, u, right=True)]
+
+    def log_prob(self, sizes: Tensor) -> Tensor:
+        """Return log p(N) in nats, (B,); -inf for a size that never occurred."""
+        total = sum(self.counts.values())
+        table = torch.full((int(max(max(self.counts), int(sizes.max()))) + 1,), -torch.inf, dtype=torch.float64)
+        for size, count in self.counts.items():
+            table[size] = count / total
+        return torch.where(table[sizes.cpu()] > 0, table[sizes.cpu()].log(), -torch.inf).to(sizes.device)
+
+
+def dataset_folder() -> Path:
+    """Return the folder of the built-in data, in an installed package and in a checkout alike."""
+    installed = Path(str(resources.files("gendiff"))) / "datasets"
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "datasets"
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """Return the data sets that gendiff knows, by name."""
+    with (dataset_folder() / "manifest.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def builtin(name: str) -> Path:
+    """Return the file of a built-in data set.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    entries = manifest()
+    if name not in entries or not entries[name].get("file"):
+        known = sorted(key for key, entry in entries.items() if entry.get("file"))
+        raise UserError(f"no built-in data set {name!r}; there are: {', '.join(known)}")
+    return dataset_folder() / entries[name]["file"]
+
+
+def batch_stream(sizes: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Yield the batches of epoch after epoch without end, from batch number `start` of the run."""
+    per_epoch = -(-len(sizes) // batch_size)
+    for epoch in itertools.count(start // per_epoch):
+        yield from size_batches(sizes, batch_size, seed, epoch)[start % per_epoch :]
+        start = 0

@@ -1,0 +1,1 @@
+"""One folder per kind of data; they never import each other."""

@@ -1,0 +1,1 @@
+"""Molecules: elements and positions in space, bonds read off the result."""

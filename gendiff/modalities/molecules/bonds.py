@@ -1,0 +1,443 @@
+"""Bonds from coordinates: which atoms are bonded, by which order, and whether the result is a molecule.
+
+Generated molecules are points with elements; chemistry begins when bonds are drawn. Three rules draw them.
+
+**Lookup** (`lookup_orders`, hydrogens explicit): the published rule of EDM (Hoogeboom et al., "Equivariant Diffusion for
+Molecule Generation in 3D", ICML 2022). With d in picometres and b1, b2, b3 tables of typical lengths, a pair is bonded if
+d < b1 + 10, double if also d < b2 + 5, triple if also d < b3 + 3; a stage without a table entry is never reached. No charges.
+
+**Heavy-atom rule** (`heavy_orders`, hydrogens implicit): bonds among heavy atoms when hydrogens are not modelled. The table of
+EDM is blind to conjugation (1.395 Å in benzene counts as single), and without hydrogens valences do not reveal it. So:
+
+1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm).
+2. A bond shorter than `CERTAIN` (double) or `TRIPLE` is multiple, whatever it does to the valences of its atoms: a carbon that
+   ends up with five bonds makes the molecule invalid, and nothing is repaired. At a charged atom step 3 decides instead.
+3. Bonds that are shorter than the `CONJUGATED` length of their elements but not certain may be double. Among them, a
+   maximum-weight matching over the atoms with free valence chooses: an atom takes part in at most one, and a bond weighs
+   0.3 + (longest − d) / (longest − certain), the length inside the band in units of the band. Aromatic rings thus become Kekulé
+   structures, the shorter bonds of a diene, an amidine or an azole become the double ones.
+4. What is left of the normal valence (C 4, N 3, O 2, F 1, …; formal charges shift it) is filled with hydrogens.
+
+**RDKit** (`rule="rdkit"`, hydrogens explicit): `rdDetermineBonds` in a separate process that is killed after `TIME_LIMIT` seconds
+(it can run for very long), for at most `ATOM_LIMIT` atoms. It knows formal charges; their sum is taken as given.
+
+Lengths are in Å outside the tables. A molecule is *valid* if it has no overlapping atoms and RDKit's `SanitizeMol` accepts
+its bonds as drawn (all of it, not the largest fragment), *connected* if it is one fragment; the two are reported apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDetermineBonds
+
+from gendiff.files import UserError
+
+Rule = Literal["lookup", "rdkit"]
+Hydrogens = Literal["explicit", "implicit"]
+Molecule = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
+
+TIME_LIMIT = 5.0  # seconds RDKit may think about the bonds of one molecule
+ATOM_LIMIT = 100  # largest molecule handed to RDKit's rule
+OVERLAP = 0.6  # atoms nearer than this fraction of their single-bond length overlap
+
+# Typical bond lengths in picometres, as published with EDM.
+SINGLE = """H-H 74 H-C 109 H-N 101 H-O 96 H-F 92 H-B 119 H-Si 148 H-P 144 H-As 152 H-S 134 H-Cl 127 H-Br 141 H-I 161
+C-C 154 C-N 147 C-O 143 C-F 135 C-Si 185 C-P 184 C-S 182 C-Cl 177 C-Br 194 C-I 214
+N-N 145 N-O 140 N-F 136 N-Cl 175 N-Br 214 N-S 168 N-I 222 N-P 177
+O-O 148 O-F 142 O-Br 172 O-S 151 O-P 163 O-Si 163 O-Cl 164 O-I 194
+F-F 142 F-S 158 F-Si 160 F-Cl 166 F-Br 178 F-P 156 F-I 187 B-Cl 175
+Si-Si 233 Si-S 200 Si-Cl 202 Si-Br 215 Si-I 243 Cl-Cl 199 Cl-P 203 Cl-S 207 Cl-Br 214
+S-S 204 S-Br 225 S-P 210 S-I 234 Br-Br 228 Br-P 222 P-P 221 I-I 266"""
+DOUBLE = "C-C 134 C-N 129 C-O 120 C-S 160 N-N 125 N-O 121 O-O 121 O-P 150 P-S 186"
+TRIPLE_BONDS = "C-C 120 C-N 116 C-O 113 N-N 110"
+VALENCES = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 Hg 1 Hg 2 Bi 3 Bi 5"
+
+# Lengths of the heavy-atom rule in picometres, tuned on MMFF94s and B3LYP geometries.
+TRIPLE = "C-C 124 C-N 119 N-N 114"
+CERTAIN = "C-C 135 C-N 130 C-O 128 C-S 167 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
+CONJUGATED = "C-C 145 C-N 138 C-S 172 N-N 137"
+NORMAL = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
+
+
+def _pairs(text: str) -> NDArray[np.float64]:
+    """A symmetric (119, 119) table of lengths in pm, −inf where the text has no entry."""
+    table = np.full((119, 119), -np.inf)
+    words = text.split()
+    for pair, length in zip(words[::2], words[1::2], strict=True):
+        i, j = (Chem.GetPeriodicTable().GetAtomicNumber(symbol) for symbol in pair.split("-"))
+        table[i, j] = table[j, i] = float(length)
+    return table
+
+
+def _elements(text: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    words = text.split()
+    table = np.zeros(shape, bool)
+    for symbol, valence in zip(words[::2], words[1::2], strict=True):
+        table[Chem.GetPeriodicTable().GetAtomicNumber(symbol), int(valence)] = True
+    return table
+
+
+# A stage is reached through the stages before it, so nested thresholds turn the rule into a count of passed stages.
+_EDM = np.minimum.accumulate([_pairs(SINGLE) + 10, _pairs(DOUBLE) + 5, _pairs(TRIPLE_BONDS) + 3])
+_ALLOWED = _elements(VALENCES, (119, 16))
+_NORMAL = np.argmax(_elements(NORMAL, (119, 16)), axis=1)
+_HEAVY = np.minimum(np.stack([_pairs(CONJUGATED), _pairs(CERTAIN), _pairs(TRIPLE)]), _EDM[0])
+
+
+def by_size(num_atoms: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Molecules of equal size together, so that nothing is padded.
+
+    Args:
+        num_atoms: (M,) sizes of molecules that lie one after another in flat arrays.
+
+    Yields:
+        rows (m,) indices of molecules with n atoms each, and atoms (m, n) indices into the flat arrays.
+    """
+    num_atoms = np.asarray(num_atoms, np.int64)
+    first = np.cumsum(num_atoms) - num_atoms
+    for size in np.unique(num_atoms):
+        rows = np.flatnonzero(num_atoms == size)
+        yield rows, first[rows, None] + np.arange(size)
+
+
+def _distances(positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distances in pm (M, N, N), infinite on the diagonal and to padding."""
+    x = np.where(mask[..., None], positions, 0.0).astype(np.float64) * 100
+    if not np.isfinite(x).all():
+        raise ValueError("positions are not finite")
+    square = np.zeros((*x.shape[:2], x.shape[1]))
+    for axis in range(3):
+        difference = x[:, :, None, axis] - x[:, None, :, axis]
+        difference *= difference
+        square += difference
+    np.sqrt(square, out=square)
+    square[~(mask[:, :, None] & mask[:, None, :])] = np.inf
+    square[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = np.inf
+    return square
+
+
+def _chunks(atomic_numbers: NDArray[Any]) -> Iterator[slice]:
+    molecules, atoms = atomic_numbers.shape
+    step = max(1, 2_000_000 // max(1, atoms * atoms))
+    return (slice(start, start + step) for start in range(0, molecules, step))
+
+
+def lookup_orders(atomic_numbers: NDArray[Any], positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Bond orders by EDM's lookup rule.
+
+    Args:
+        atomic_numbers: (M, N) integers up to 118.
+        positions: (M, N, 3) in Å.
+        mask: (M, N), True where there is an atom.
+
+    Returns:
+        (M, N, N) int8, symmetric: 0 none, 1 single, 2 double, 3 triple.
+
+    Raises:
+        ValueError: a position is NaN or infinite.
+    """
+    numbers = np.asarray(atomic_numbers, np.int64)
+    orders = np.empty((*numbers.shape, numbers.shape[1]), np.int8)
+    elements, index = np.unique(numbers, return_inverse=True)
+    index = index.reshape(numbers.shape)
+    tables = [table[np.ix_(elements, elements)].ravel() for table in _EDM]
+    for rows in _chunks(numbers):
+        distance = _distances(positions[rows], mask[rows])
+        pair = index[rows, :, None] * len(elements) + index[rows, None, :]
+        orders[rows] = sum((distance < table[pair]).view(np.int8) for table in tables)
+    return orders
+
+
+def stability(
+    atomic_numbers: NDArray[Any], positions: NDArray[Any], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """EDM's stability: does the sum of an atom's bond orders equal an allowed valence of its element?
+
+    Args and errors are those of `lookup_orders`.
+
+    Returns:
+        atom_stable (M, N), False on padding, and molecule_stable (M,): all of its atoms are.
+    """
+    valence = lookup_orders(atomic_numbers, positions, mask).sum(2, dtype=np.int64)
+    atoms = _ALLOWED[atomic_numbers, np.minimum(valence, 15)] & mask
+    return atoms, (atoms | ~mask).all(1)
+
+
+def stability_flat(
+    num_atoms: NDArray[Any], atomic_numbers: NDArray[Any], positions: NDArray[Any]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """`stability` of molecules that lie one after another: num_atoms (M,), atomic_numbers (ΣN,), positions (ΣN, 3).
+
+    Returns:
+        atom_stable (ΣN,) and molecule_stable (M,).
+    """
+    atom_stable, molecule_stable = np.zeros(len(atomic_numbers), bool), np.zeros(len(num_atoms), bool)
+    for rows, atoms in by_size(num_atoms):
+        mask = np.ones(atoms.shape, bool)
+        atom_stable[atoms], molecule_stable[rows] = stability(atomic_numbers[atoms], positions[atoms], mask)
+    return atom_stable, molecule_stable
+
+
+def _capacity(numbers: NDArray[np.int64], charges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bonds an atom can have: the normal valence, one more for N⁺, O⁺, one fewer for N⁻, O⁻, C⁺, C⁻."""
+    gains = np.isin(numbers, (7, 8, 9, 15, 16, 17, 34, 35, 53))
+    boron = np.isin(numbers, (5, 13))
+    shift = np.where(gains, charges, np.where(boron, -charges, -np.abs(charges)))
+    return np.maximum(_NORMAL[numbers] + shift, 0)
+
+
+def heavy_orders(
+    atomic_numbers: NDArray[Any],
+    positions: NDArray[Any],
+    mask: NDArray[np.bool_],
+    charges: NDArray[Any] | None = None,
+) -> NDArray[np.int8]:
+    """Bond orders of molecules without their hydrogens: the heavy-atom rule of the module's first lines.
+
+    Args:
+        atomic_numbers: (M, N) integers up to 118.
+        positions: (M, N, 3) in Å.
+        mask: (M, N), True where there is an atom.
+        charges: (M, N) formal charges; none means neutral atoms.
+
+    Returns:
+        (M, N, N) int8, symmetric, aromatic rings as Kekulé structures.
+
+    Raises:
+        ValueError: a position is NaN or infinite.
+    """
+    numbers = np.asarray(atomic_numbers, np.int64)
+    charge = np.zeros_like(numbers) if charges is None else np.asarray(charges, np.int64)
+    orders = np.empty((*numbers.shape, numbers.shape[1]), np.int8)
+    for rows in _chunks(numbers):
+        z, distance = numbers[rows], _distances(positions[rows], mask[rows])
+        left, right = z[:, :, None], z[:, None, :]
+        longest, certain, triple = (table[left, right] for table in _HEAVY)
+        neutral = (charge[rows, :, None] == 0) & (charge[rows, None, :] == 0)
+        order = (distance < _EDM[0][left, right]).astype(np.int8)
+        order += (distance < certain) & neutral
+        order += (distance < triple) & neutral
+        charged = ~neutral & (distance < np.maximum(longest, certain))
+        band = np.triu((order == 1) & (distance < longest) & neutral | charged)
+        free = (_capacity(z, charge[rows]) > order.sum(2)) & (order.max(2, initial=0) < 2)
+        band &= free[:, :, None] & free[:, None, :]
+        with np.errstate(invalid="ignore"):
+            weight = 0.3 + np.clip((longest - distance) / (longest - certain), 0, 1)
+        for m in np.flatnonzero(band.any((1, 2))):
+            for i, j in _matching(np.argwhere(band[m]), weight[m]):
+                order[m, i, j] += 1
+                order[m, j, i] += 1
+        orders[rows] = order
+    return orders
+
+
+def _matching(edges: NDArray[np.int64], weight: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The set of edges without a common atom that weighs most."""
+    if len(edges) == 1:
+        return [(int(edges[0, 0]), int(edges[0, 1]))]
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_weighted_edges_from((int(i), int(j), float(weight[i, j])) for i, j in edges)
+    return sorted(tuple(sorted(pair)) for pair in networkx.max_weight_matching(graph))
+
+
+_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+
+
+def infer_bonds(
+    numbers: NDArray[Any],
+    positions: NDArray[Any],
+    charges: NDArray[Any] | None = None,
+    rule: Rule = "lookup",
+    hydrogens: Hydrogens = "explicit",
+) -> tuple[Chem.Mol, str]:
+    """One molecule from elements and coordinates.
+
+    Args:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3) in Å.
+        charges: (N,) formal charges; none means neutral atoms.
+        rule: "lookup" (tables of lengths; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit hydrogens only).
+        hydrogens: "explicit" (all atoms are given) or "implicit" (RDKit adds hydrogens with coordinates after the heavy atoms).
+
+    Returns:
+        The molecule with a conformer, and why it is not valid ("" if it is). A valid molecule is sanitised; another one has
+        the bonds as drawn, unsanitised, and the reason also as its property `invalid`. A molecule whose positions are not
+        finite has neither bonds nor conformer.
+
+    Raises:
+        UserError: the RDKit rule with implicit hydrogens.
+    """
+    return infer_all([(numbers, positions, charges)], rule, hydrogens)[0]
+
+
+def infer_all(
+    molecules: Sequence[Molecule], rule: Rule = "lookup", hydrogens: Hydrogens = "explicit"
+) -> list[tuple[Chem.Mol, str]]:
+    """`infer_bonds` of many molecules, each (numbers, positions, charges or None); same-size molecules share the arithmetic."""
+    if rule == "rdkit" and hydrogens == "implicit":
+        raise UserError("bond rule 'rdkit' needs explicit hydrogens; use rule 'lookup' or a model of all atoms")
+    finite = [bool(np.isfinite(positions).all()) for _, positions, _ in molecules]
+    results = [_refuse(_draw(molecule, (), None), "positions are not finite") for molecule in molecules]
+    rows = [index for index, good in enumerate(finite) if good]
+    if rule == "rdkit":
+        with RDKitBonds() as worker:
+            for row in rows:
+                numbers, positions, charges = molecules[row]
+                bonds, formal, reason = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
+                results[row] = _finish(_draw(molecules[row], bonds, formal), reason, hydrogens)
+        return results
+    for group, _ in by_size(np.array([len(molecules[row][0]) for row in rows], int)):
+        chosen = [molecules[rows[index]] for index in group]
+        numbers = np.array([np.asarray(z) for z, _, _ in chosen], np.int64)
+        positions = np.array([np.asarray(x) for _, x, _ in chosen], np.float64).reshape(*numbers.shape, 3)
+        charges = np.array([np.zeros(len(z), int) if q is None else np.asarray(q) for z, _, q in chosen], np.int64)
+        mask = np.ones(numbers.shape, bool)
+        if hydrogens == "explicit":
+            orders = lookup_orders(numbers, positions, mask)
+        else:
+            orders = heavy_orders(numbers, positions, mask, charges)
+        near = _overlaps(numbers, positions, mask)
+        for index, molecule, order, overlap in zip(group, chosen, orders, near, strict=True):
+            i, j = np.nonzero(np.triu(order))
+            mol = _draw(molecule, np.stack([i, j, order[i, j]], 1).tolist(), molecule[2], hydrogens == "explicit")
+            results[rows[index]] = _finish(mol, "atoms overlap" if overlap else "", hydrogens)
+    return results
+
+
+def _overlaps(numbers: NDArray[np.int64], positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(M,) whether two atoms are nearer than any bond of their elements could be."""
+    single = _EDM[0][numbers[:, :, None], numbers[:, None, :]] - 10
+    return (_distances(positions, mask) < np.where(np.isfinite(single), OVERLAP * single, 50.0)).any((1, 2))
+
+
+def _draw(
+    molecule: Molecule, bonds: Iterable[Sequence[int]], charges: Sequence[int] | NDArray[Any] | None, explicit: bool = True
+) -> Chem.Mol:
+    """An unsanitised molecule of bonds (i, j, order) with its coordinates as conformer."""
+    numbers, positions, _ = molecule
+    mol = Chem.RWMol()
+    for index, number in enumerate(numbers):
+        atom = Chem.Atom(int(number))
+        atom.SetNoImplicit(explicit)
+        if charges is not None:
+            atom.SetFormalCharge(int(charges[index]))
+        mol.AddAtom(atom)
+    for i, j, order in bonds:
+        mol.AddBond(i, j, _TYPES[order])
+    if np.isfinite(positions).all():
+        conformer = Chem.Conformer(len(numbers))
+        conformer.SetPositions(np.array(positions, np.float64).reshape(-1, 3))
+        mol.AddConformer(conformer)
+    return mol.GetMol()
+
+
+def _refuse(mol: Chem.Mol, reason: str) -> tuple[Chem.Mol, str]:
+    mol.UpdatePropertyCache(strict=False)
+    mol.SetProp("invalid", reason)
+    return mol, reason
+
+
+def _finish(mol: Chem.Mol, reason: str, hydrogens: Hydrogens) -> tuple[Chem.Mol, str]:
+    """Sanitise, then add hydrogens if they are implicit; refuse what has a reason already or gets one from RDKit."""
+    if reason:
+        return _refuse(mol, reason)
+    drawn = Chem.Mol(mol)
+    with rdBase.BlockLogs():
+        try:
+            Chem.SanitizeMol(mol)
+        except ValueError as error:
+            return _refuse(drawn, str(error).strip().splitlines()[0])
+    return (mol if hydrogens == "explicit" else Chem.AddHs(mol, addCoords=True)), ""
+
+
+class RDKitBonds:
+    """RDKit's rule in a process of its own, which is killed and replaced when a molecule takes too long.
+
+    Use as a context manager and call with (numbers, positions, total charge); the answer is bonds (i, j, order), formal
+    charges and a reason ("" on success).
+
+    Args:
+        time_limit: seconds for one molecule; default `TIME_LIMIT`.
+        atom_limit: largest number of atoms; default `ATOM_LIMIT`.
+    """
+
+    def __init__(self, time_limit: float | None = None, atom_limit: int | None = None) -> None:
+        self.time_limit = TIME_LIMIT if time_limit is None else time_limit
+        self.atom_limit = ATOM_LIMIT if atom_limit is None else atom_limit
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> RDKitBonds:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout
+        process.stdout.readline()  # ready: the time limit does not count the start
+        return process
+
+    def _stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def __call__(
+        self, numbers: NDArray[Any], positions: NDArray[Any], charge: int = 0
+    ) -> tuple[list[list[int]], list[int] | None, str]:
+        if len(numbers) > self.atom_limit:
+            return [], None, f"{len(numbers)} atoms, more than the limit of {self.atom_limit}"
+        self.process = process = self.process or self._start()
+        late = threading.Timer(self.time_limit, process.kill)
+        late.start()
+        try:
+            question = {"numbers": np.asarray(numbers).tolist(), "positions": np.asarray(positions).tolist(), "charge": charge}
+            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        finally:
+            late.cancel()
+        if not answer:
+            self._stop()
+            return [], None, f"RDKit found no bonds within {self.time_limit:g} s"
+        return tuple(json.loads(answer))
+
+
+def _serve() -> None:
+    """The other side of `RDKitBonds`: one JSON line in, one out."""
+    print(flush=True)
+    with rdBase.BlockLogs():
+        for line in sys.stdin:
+            question = json.loads(line)
+            mol = _draw((question["numbers"], question["positions"], None), (), None)
+            try:
+                rdDetermineBonds.DetermineBonds(mol, charge=question["charge"])
+                Chem.Kekulize(mol, clearAromaticFlags=True)
+                bonds = [[b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())] for b in mol.GetBonds()]
+                answer = bonds, [atom.GetFormalCharge() for atom in mol.GetAtoms()], ""
+            except (ValueError, RuntimeError) as error:
+                answer = [], None, str(error).strip().splitlines()[0]
+            print(json.dumps(answer), flush=True)

@@ -1,0 +1,73 @@
+r"""Molecules to states and back.
+
+A molecule of n atoms is the fields
+
+==========  ========  ==========================================================================
+field       shape     content
+==========  ========  ==========================================================================
+position    (n, 3)    coordinates in units of `position_scale` Å, zero centre of mass
+element     (n, K)    one-hot over the K elements of the training data
+charge      (n, C)    one-hot over its formal charges; only if there is more than one
+==========  ========  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gendiff.data import Ragged
+from gendiff.files import UserError
+from gendiff.modalities.molecules.records import MoleculeArrays
+from gendiff.ops import State
+
+
+def to_ragged(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence[int], position_scale: float) -> Ragged:
+    """Return molecules as training data.
+
+    Arguments:
+        arrays: The atoms to model, without hydrogens if those are implicit.
+        elements: Atomic numbers the model knows, ascending.
+        charges: Formal charges the model knows, ascending.
+        position_scale: Å per unit of position.
+
+    Raises:
+        UserError: if a molecule has an element or a formal charge that the model does not know.
+    """
+    centred = arrays.centred()
+    fields = {
+        "position": torch.from_numpy(centred.positions).float() / position_scale,
+        "element": _one_hot(arrays, arrays.atomic_numbers, elements, "element of atomic number"),
+    }
+    if len(charges) > 1:
+        fields["charge"] = _one_hot(arrays, arrays.charges, charges, "formal charge")
+    elif (arrays.charges != charges[0]).any():
+        _one_hot(arrays, arrays.charges, charges, "formal charge")
+    return Ragged(torch.from_numpy(arrays.num_atoms.astype(np.int64)), fields)
+
+
+def from_state(
+    state: State, mask: Tensor, elements: Sequence[int], charges: Sequence[int], position_scale: float
+) -> list[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8]]]:
+    """Return (atomic numbers, positions in Å, formal charges) of every sample: the likeliest category of each atom."""
+    real = mask.cpu().numpy()
+    position = state["position"].float().cpu().numpy() * position_scale
+    number = np.asarray(elements, np.uint8)[state["element"].float().cpu().numpy().argmax(-1)]
+    charge = np.full(real.shape, charges[0], np.int8)
+    if "charge" in state:
+        charge = np.asarray(charges, np.int8)[state["charge"].float().cpu().numpy().argmax(-1)]
+    return [(number[i][m], position[i][m], charge[i][m]) for i, m in enumerate(real)]
+
+
+def _one_hot(arrays: MoleculeArrays, values: NDArray[np.integer], known: Sequence[int], what: str) -> Tensor:
+    table = np.asarray(sorted(known))
+    place = np.searchsorted(table, values).clip(max=len(table) - 1)
+    unknown = np.flatnonzero(table[place] != values)
+    if len(unknown):
+        molecule = int(np.searchsorted(arrays.offsets, unknown[0], side="right") - 1)
+        raise UserError(f"molecule {molecule + 1} has {what} {int(values[unknown[0]])}; this model knows {list(map(int, table))}")
+    return torch.nn.functional.one_hot(torch.from_numpy(place.astype(np.int64)), len(table)).float()

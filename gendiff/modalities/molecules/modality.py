@@ -1,0 +1,196 @@
+"""The molecule adapter: read this file first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from gendiff.data import Ragged, SizeModel
+from gendiff.denoise import Denoiser
+from gendiff.files import UserError
+from gendiff.modalities.molecules import bonds, draw, metrics, read, write
+from gendiff.modalities.molecules.encode import from_state, to_ragged
+from gendiff.modalities.molecules.records import MoleculeArrays
+from gendiff.modality import PRESETS, Modality
+from gendiff.nn.egnn import EGNN
+from gendiff.objective import Objective
+from gendiff.ops import Random, State
+from gendiff.process import GaussianProcess, JointProcess
+from gendiff.sample import Ancestral, Sampler
+from gendiff.schedule import Flow
+from gendiff.space import Euclidean, ZeroCenterOfMass
+
+SHAPES = {"tiny": (64, 5), "small": (128, 6), "base": (256, 9)}
+"""Width and layers of the EGNN of each preset: 0.2, 1.0 and 5.3 million parameters."""
+
+HYDROGENS = ("explicit", "implicit")
+
+
+class Molecules(Modality):
+    """Molecules as elements and positions; bonds are inferred from what is drawn.
+
+    Arguments:
+        elements: Atomic numbers that are modelled, ascending.
+        sizes: How many training molecules have each number of modelled atoms: the size model p(N).
+        hydrogens: "explicit" models every atom; "implicit" models heavy atoms, and RDKit adds the hydrogens to what was drawn.
+        charges: Formal charges that occur, ascending ([0]).
+        position_scale: Standard deviation of the coordinates of the training data in Å; states are in its units.
+        element_scale: Standard deviation of the one-hot elements of the training data.
+        rule: How bonds are read off coordinates: "lookup" (EDM's table; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit only). See
+            :mod:`gendiff.modalities.molecules.bonds`.
+    """
+
+    name = "molecules"
+    extensions = (".sdf", ".smi", ".smiles", ".xyz", ".npz")
+
+    def __init__(
+        self,
+        elements: Sequence[int],
+        sizes: Mapping[Any, int],
+        hydrogens: str = "implicit",
+        charges: Sequence[int] = (0,),
+        position_scale: float = 1.5,
+        element_scale: float = 0.4,
+        rule: str = "lookup",
+    ):
+        if hydrogens not in HYDROGENS:
+            raise ValueError(f"hydrogens must be one of {HYDROGENS}, got {hydrogens!r}")
+        self.elements, self.charges = sorted(int(z) for z in elements), sorted(int(q) for q in charges)
+        if not self.elements or not self.charges or self.elements[0] < 1 or self.elements[-1] > 118:
+            raise ValueError(f"elements must be atomic numbers 1 to 118 and charges not empty, got {self.elements}, {self.charges}")
+        if not position_scale > 0 or not element_scale > 0:
+            raise ValueError(f"scales must be positive, got {position_scale} and {element_scale}")
+        self.size_model = SizeModel(dict(sizes))
+        self.sizes = self.size_model.counts
+        self.hydrogens, self.rule = hydrogens, rule
+        self.position_scale, self.element_scale = float(position_scale), float(element_scale)
+
+    @classmethod
+    def read(cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any) -> tuple[MoleculeArrays, read.ReadReport]:
+        """Read SDF, SMILES, XYZ or NPZ files; see :func:`gendiff.modalities.molecules.read.read_molecules` for the options."""
+        return read.read_molecules([Path(path) for path in paths], on_error=on_error, **options)  # type: ignore[arg-type]
+
+    @classmethod
+    def fit(cls, records: MoleculeArrays, hydrogens: str = "auto", rule: str = "lookup", **_: Any) -> Molecules:
+        """Return the adapter for these molecules.
+
+        Arguments:
+            records: The examples.
+            hydrogens: "explicit", "implicit", or "auto": explicit for geometries without bonds (XYZ, NPZ of QM9) that have hydrogens,
+                implicit for files of chemical structures (SDF, SMILES).
+            rule: How bonds will be read off coordinates.
+
+        Raises:
+            UserError: if explicit hydrogens are asked for and missing, or nothing but hydrogen is there.
+        """
+        if hydrogens == "auto":
+            hydrogens = "explicit" if records.has_hydrogens.any() and not (records.num_bonds > 0).any() else "implicit"
+        if rule == "rdkit" and hydrogens == "implicit":
+            raise UserError("bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'lookup'")
+        modelled = modelled_atoms(records, hydrogens)
+        if not len(modelled):
+            raise UserError("no molecule has a heavy atom; train with --hydrogens explicit")
+        if hydrogens == "explicit" and not records.has_hydrogens.any():
+            raise UserError("no molecule has hydrogens; train with --hydrogens implicit, or add them to the file")
+        positions = modelled.centred().positions
+        numbers, counts = np.unique(modelled.atomic_numbers, return_counts=True)
+        share = counts / counts.sum()
+        sizes, often = np.unique(modelled.num_atoms, return_counts=True)
+        return cls(
+            elements=numbers.tolist(),
+            sizes=dict(zip(sizes.tolist(), often.tolist(), strict=True)),
+            hydrogens=hydrogens,
+            charges=np.unique(modelled.charges).tolist(),
+            position_scale=round(max(float(positions.std()), 0.1), 6),
+            element_scale=round(max(float(np.sqrt((share * (1 - share)).mean())), 0.05), 6),
+            rule=rule,
+        )
+
+    def encode(self, records: MoleculeArrays) -> Ragged:  # noqa: D102
+        return to_ragged(modelled_atoms(records, self.hydrogens), self.elements, self.charges, self.position_scale)
+
+    def decode(self, state: State, mask: Tensor) -> list[Any]:
+        """Return RDKit molecules with 3-D coordinates; one that is not valid is not sanitised and says why in its property "invalid"."""
+        atoms = from_state(state, mask, self.elements, self.charges, self.position_scale)
+        drawn = bonds.infer_all(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
+        return [mol for mol, _ in drawn]
+
+    def process(self) -> JointProcess:  # noqa: D102
+        fields = {
+            "position": GaussianProcess(Flow(), ZeroCenterOfMass(3)),
+            "element": GaussianProcess(Flow(), Euclidean(len(self.elements))),
+        }
+        if len(self.charges) > 1:
+            fields["charge"] = GaussianProcess(Flow(), Euclidean(len(self.charges)))
+        return JointProcess(fields, clock="position")
+
+    def network(self, preset: str = "small") -> nn.Module:  # noqa: D102
+        if preset not in PRESETS:
+            raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+        width, layers = SHAPES[preset]
+        scalars = {"element": len(self.elements)}
+        if len(self.charges) > 1:
+            scalars["charge"] = len(self.charges)
+        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0)
+
+    def denoiser(self, preset: str = "small") -> Denoiser:
+        """Return the default: Karras' preconditioning of positions, cross-entropy of elements, on straight paths."""
+        rows = {"position": "karras", "element": "logits"}
+        scale = {"element": self.element_scale}
+        if len(self.charges) > 1:
+            rows["charge"], scale["charge"] = "logits", self.element_scale
+        return Denoiser(self.network(preset), self.process(), rows, scale)
+
+    def objective(self) -> Objective:  # noqa: D102
+        return Objective("network", {"element": 0.5, "charge": 0.5})
+
+    def sampler(self) -> Sampler:  # noqa: D102
+        return Ancestral(100)
+
+    def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:  # noqa: D102
+        return self.size_model.sample(random, low, high)
+
+    def annotate(self, records: list[Any], **facts: Any) -> None:
+        """Note SMILES, QED, logP, molecular weight, validity and origin as properties of each molecule."""
+        first = facts.pop("index", 0)
+        for i, mol in enumerate(records):
+            write.annotate(mol, index=first + i, **facts)
+
+    def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:
+        """Return which molecules are all of "valid", "connected" and "new" that are wanted.
+
+        Raises:
+            UserError: for another word.
+        """
+        for word in wanted:
+            if word not in ("valid", "connected", "new"):
+                raise UserError(f"--only knows valid, connected and new, not {word!r}")
+        verdicts = metrics.judge(records)
+        return [
+            all(v["smiles"] not in known if word == "new" else v[word] for word in wanted) and (v["valid"] or not wanted)
+            for v in verdicts
+        ]
+
+    def known(self, records: MoleculeArrays) -> set[str]:
+        """Return the SMILES of examples: those the bond rule reads off them, and those the file states."""
+        stated = {smiles for smiles in records.smiles or [] if smiles}
+        return metrics.smiles_set(modelled_atoms(records, self.hydrogens), self.rule, self.hydrogens) | stated  # type: ignore[arg-type]
+
+    def write(self, records: list[Any], path: str | Path) -> None:  # noqa: D102
+        write.write_molecules(records, Path(path))
+
+    @classmethod
+    def evaluate(cls, generated: MoleculeArrays, reference: MoleculeArrays, **options: Any) -> metrics.Table:  # noqa: D102
+        return metrics.evaluate(generated, reference, **options)
+
+    def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:  # noqa: D102
+        draw.grid_png(records, Path(path), **options)
+
+
+def modelled_atoms(records: MoleculeArrays, hydrogens: str) -> MoleculeArrays:
+    """Return the atoms that a model sees: all, or the heavy ones."""
+    return records if hydrogens == "explicit" else records.remove_hydrogens()

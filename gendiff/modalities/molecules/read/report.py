@@ -1,0 +1,118 @@
+"""What a reading found, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+
+from gendiff.modalities.molecules.records import MoleculeArrays
+
+Fragments = Literal["largest", "keep", "refuse"]
+"""What to do with a record of several fragments."""
+
+
+@dataclass
+class ReadReport:
+    """What was read: :meth:`lines` for people, :meth:`to_json` for programs. Numbers count molecules that were kept.
+
+    Attributes:
+        policy: What was done with records of several fragments.
+        files: Of each file its path, bytes, sha256, records and records kept.
+        records: Records met, usable or not.
+        kept: Molecules read.
+        skipped: Records left out, by kind of reason.
+        examples: File, number and detail of the first record left out, by kind of reason.
+        embedded: Molecules whose 3-D coordinates were made here.
+        duplicates: Molecules whose SMILES without stereochemistry occurred before; None if no SMILES is known.
+        fragments: Records that had several fragments.
+        charged: Molecules with a net charge.
+        zwitterions: Neutral molecules with charged atoms (nitro groups count).
+        without_hydrogens: Molecules that lack hydrogens they should have.
+        rejected: Molecules kept though RDKit rejects their chemistry.
+        elements: Atoms by element symbol.
+        heavy_atoms: Smallest, median and largest number of atoms other than hydrogen.
+        atoms: The same of all atoms.
+    """
+
+    policy: Fragments = "largest"
+    files: list[dict[str, Any]] = field(default_factory=list)
+    records: int = 0
+    kept: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    embedded: int = 0
+    duplicates: int | None = None
+    fragments: int = 0
+    charged: int = 0
+    zwitterions: int = 0
+    without_hydrogens: int = 0
+    rejected: int = 0
+    elements: Counter[str] = field(default_factory=Counter)
+    heavy_atoms: tuple[int, float, int] = (0, 0, 0)
+    atoms: tuple[int, float, int] = (0, 0, 0)
+
+    def summarise(self, arrays: MoleculeArrays) -> None:
+        """Fill in what follows from the molecules themselves."""
+        symbol, counts = Chem.GetPeriodicTable().GetElementSymbol, np.bincount(arrays.atomic_numbers)
+        self.kept = len(arrays)
+        self.elements = Counter({symbol(number): int(counts[number]) for number in arrays.elements})
+        self.heavy_atoms, self.atoms = _range(arrays.num_heavy), _range(arrays.num_atoms)
+        self.charged = int((arrays.total_charge != 0).sum())
+        charged_atom = np.unique(arrays.molecule_of_atom[arrays.charges != 0])
+        self.zwitterions = int((arrays.total_charge[charged_atom] == 0).sum())
+        known = [smiles for smiles in arrays.smiles or [] if smiles]
+        self.duplicates = len(known) - len(set(known)) if known else None
+
+    def lines(self) -> list[str]:
+        """A line of numbers and, if need be, lines on what was made up or left out."""
+        where = Path(self.files[0]["path"]).name if len(self.files) == 1 else f"{len(self.files):,} files"
+        # carbon first, hydrogen last, the others by frequency
+        symbols = sorted(self.elements, key=lambda symbol: (symbol != "C", symbol == "H", -self.elements[symbol]))
+        low, median, high = self.heavy_atoms
+        policy = {"largest": "largest fragment kept", "keep": "kept whole", "refuse": "refused"}[self.policy]
+        facts = [
+            f"read {_many(self.kept, 'molecule')} from {where}: {' '.join(symbols)}",
+            f"{low}-{high} heavy atoms (median {median:g})" if high > low else f"{low} heavy atoms",
+            "duplicates unknown (no SMILES)" if self.duplicates is None else _many(self.duplicates, "duplicate"),
+            _many(self.fragments, "salt") + (f" or mixtures ({policy})" if self.fragments else ""),
+            f"{self.charged:,} charged",
+        ]
+        lines = ["; ".join(facts)]
+        if self.embedded:
+            lines.append(f"made 3-D coordinates for {_many(self.embedded, 'molecule')} without any (ETKDGv3, MMFF94s)")
+        if self.without_hydrogens:
+            lines.append(f"{_many(self.without_hydrogens, 'molecule')} without (all) hydrogens")
+        if self.rejected:
+            lines.append(f"{_many(self.rejected, 'molecule')} kept though RDKit rejects the chemistry")
+        if self.skipped:
+            lines.append(f"left out {self.skipped.total():,} of {_many(self.records, 'record')}: {self.reasons()}")
+        return lines
+
+    def reasons(self) -> str:
+        """Why records were left out, the five most frequent reasons first; "" if none was."""
+        return "; ".join(
+            f"{kind} {count:,} (first: {self.examples[kind]})" for kind, count in self.skipped.most_common(5)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain dictionaries, lists and numbers."""
+        return asdict(self) | {
+            "skipped": dict(self.skipped.most_common()),
+            "elements": dict(self.elements.most_common()),
+            "heavy_atoms": list(self.heavy_atoms),
+            "atoms": list(self.atoms),
+        }
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _range(x: NDArray[np.int64]) -> tuple[int, float, int]:
+    return int(x.min()), float(np.median(x)), int(x.max())

@@ -1,0 +1,189 @@
+"""Write molecules as SDF, XYZ, SMILES list or NPZ, whole or not at all.
+
+RDKit molecules come in as a model made them: sanitised if they are valid, else with their bonds as drawn and the reason in the
+property `invalid`. SDF takes every molecule, so that a file shows what a model really made; nothing is repaired. XYZ and NPZ
+take those that have coordinates, SMILES lists those that are valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem, rdBase
+
+from gendiff.files import UserError, atomic_write
+from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name
+
+_V2000_ATOMS, _V2000_LENGTH = 999, 9_999.0  # what fits the columns of a V2000 mol block
+
+
+def annotate(
+    mol: Chem.Mol, model: str = "", seed: int | None = None, index: int | None = None, reason: str | None = None
+) -> None:
+    """Note on a molecule what it is and where it comes from, as text properties that SDF writes as data fields.
+
+    `valid` and `connected` are "true" or "false". Valid molecules get `SMILES` (with the stereochemistry of the
+    coordinates), `QED` [1], `logP` (Crippen) [2] and `MW` (g/mol); others a `reason`. `model`, `seed`, `index` are noted as
+    given; the title becomes model-index if there is none.
+
+    References:
+        | [1] G. R. Bickerton et al., Quantifying the chemical beauty of drugs (2012), doi 10.1038/nchem.1243
+        | [2] S. A. Wildman, G. M. Crippen, Prediction of physicochemical parameters by atomic contributions (1999)
+
+    Arguments:
+        mol: Changed in place, its properties only.
+        model: Name of the model.
+        seed: Of the sampling.
+        index: Number of the molecule in the sample.
+        reason: Why the molecule is not valid; by default its property `invalid`, or what RDKit says.
+    """
+    from rdkit.Chem import QED, Crippen, Descriptors
+
+    if reason is None:
+        reason = mol.GetProp("invalid") if mol.HasProp("invalid") else ""
+    with rdBase.BlockLogs():
+        bare = None
+        if not reason:
+            try:
+                bare = Chem.RemoveHs(mol)
+            except (ValueError, RuntimeError) as error:
+                reason = str(error)
+        facts = {"valid": _word(not reason), "connected": _word(len(Chem.GetMolFrags(mol)) == 1)}
+        if bare is not None and not reason:
+            if bare.GetNumConformers():
+                Chem.AssignStereochemistryFrom3D(bare)
+            facts["SMILES"] = Chem.MolToSmiles(bare)
+            facts["QED"] = f"{QED.qed(bare):.3f}"
+            facts["logP"] = f"{Crippen.MolLogP(bare):.2f}"
+            facts["MW"] = f"{Descriptors.MolWt(bare):.3f}"
+    if reason:
+        facts["reason"] = clean_name(reason, 200)
+    origin = {"model": model or None, "seed": seed, "index": index}
+    facts |= {name: str(value) for name, value in origin.items() if value is not None}
+    for name, value in facts.items():
+        mol.SetProp(name, value)
+    if not _title(mol) and index is not None:
+        mol.SetProp("_Name", f"{model or 'molecule'}-{index}")
+
+
+def is_valid(mol: Chem.Mol) -> bool:
+    """Whether a molecule is noted as valid or, if nothing is noted, RDKit accepts it."""
+    if mol.HasProp("invalid"):
+        return False
+    return mol.GetProp("valid") == "true" if mol.HasProp("valid") else bool(canonical_smiles(mol))
+
+
+def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
+    """Write molecules in the format of the extension: .sdf, .xyz, .smi (.smiles) or .npz.
+
+    Arguments:
+        mols: What to write, sanitised or not. Their properties become the data fields of an SDF.
+        path: Where; an existing file is replaced only when the new one is complete.
+
+    Returns:
+        How many molecules the file holds.
+
+    Raises:
+        UserError: for an unknown extension, a file that cannot be written (permission, full disk), or if no molecule fits the
+            format.
+    """
+    path = Path(path)
+    writers: dict[str, tuple[Callable[[Chem.Mol], bool], str]] = {
+        ".sdf": (lambda mol: True, "to write"),
+        ".xyz": (_has_coordinates, "with atoms and coordinates"),
+        ".npz": (_has_coordinates, "with atoms and coordinates"),
+        ".smi": (is_valid, "that is valid; .sdf takes the others too"),
+        ".smiles": (is_valid, "that is valid; .sdf takes the others too"),
+    }
+    suffix = path.suffix.lower()
+    if suffix not in writers:
+        raise UserError(f"{path}: unknown extension {path.suffix!r}; molecules are written as {' '.join(writers)}")
+    fits, which = writers[suffix]
+    chosen = [mol for mol in mols if fits(mol)]
+    if not chosen:
+        raise UserError(f"{path}: there is no molecule {which}")
+    if suffix == ".npz":
+        MoleculeArrays.from_mols(chosen).save_npz(path)
+        return len(chosen)
+    with atomic_write(path) as file, rdBase.BlockLogs():
+        for mol in chosen:
+            file.write(
+                sdf_record(mol) if suffix == ".sdf" else xyz_record(mol) if suffix == ".xyz" else smiles_line(mol)
+            )
+    return len(chosen)
+
+
+def sdf_record(mol: Chem.Mol) -> str:
+    """One record of an SDF: mol block, properties, `$$$$`. Works for any molecule, however wrong its chemistry."""
+    lines = [mol_block(mol)]
+    for name in mol.GetPropNames(includePrivate=False, includeComputed=False):
+        if name != "invalid":  # the same as `reason`
+            label, value = clean_name(name).replace("<", "(").replace(">", ")"), clean_name(mol.GetProp(name), 2_000)
+            lines.append(f">  <{label}>\n{value}\n\n")
+    return "".join(lines) + "$$$$\n"
+
+
+def mol_block(mol: Chem.Mol) -> str:
+    """A mol block: V2000, or V3000 where atoms or coordinates do not fit. Bonds are written as they are if RDKit rejects them."""
+    mol = Chem.Mol(mol)
+    mol.SetProp("_Name", _title(mol))
+    positions = mol.GetConformer().GetPositions() if mol.GetNumConformers() else np.zeros((0, 3))
+    large = mol.GetNumAtoms() > _V2000_ATOMS or bool((~(np.abs(positions) < _V2000_LENGTH)).any())
+    for sound in (True, False):
+        try:
+            mol.UpdatePropertyCache(strict=False)
+            return Chem.MolToMolBlock(mol, includeStereo=sound, kekulize=sound, forceV3000=large)
+        except (ValueError, RuntimeError):
+            continue
+    return _plain_block(mol, positions)
+
+
+def _plain_block(mol: Chem.Mol, positions: NDArray[np.float64]) -> str:
+    """A V3000 mol block of what is there, for molecules that RDKit does not write."""
+    if not len(positions):
+        positions = np.zeros((mol.GetNumAtoms(), 3))
+    orders = {Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3, Chem.BondType.AROMATIC: 4}
+    atoms = [
+        f"{i} {atom.GetSymbol()} {x:.4f} {y:.4f} {z:.4f} 0" + (f" CHG={q}" if (q := atom.GetFormalCharge()) else "")
+        for i, (atom, (x, y, z)) in enumerate(zip(mol.GetAtoms(), positions, strict=True), 1)
+    ]
+    bonds = [
+        f"{i} {orders.get(bond.GetBondType(), 1)} {bond.GetBeginAtomIdx() + 1} {bond.GetEndAtomIdx() + 1}"
+        for i, bond in enumerate(mol.GetBonds(), 1)
+    ]
+    body = ["BEGIN CTAB", f"COUNTS {len(atoms)} {len(bonds)} 0 0 0", "BEGIN ATOM", *atoms, "END ATOM"]
+    body += ["BEGIN BOND", *bonds, "END BOND", "END CTAB"] if bonds else ["END CTAB"]
+    head = [_title(mol), f"{'gendiff':>10}{'3D':>12}", "", "  0  0  0     0  0            999 V3000"]
+    return "\n".join([*head, *(f"M  V30 {line}" for line in body), "M  END"]) + "\n"
+
+
+def xyz_record(mol: Chem.Mol) -> str:
+    """One frame of an XYZ file: atom count, title, `element x y z` in Å."""
+    rows = zip(mol.GetAtoms(), mol.GetConformer().GetPositions(), strict=True)
+    lines = [f"{atom.GetSymbol():<2} {x:14.8f} {y:14.8f} {z:14.8f}" for atom, (x, y, z) in rows]
+    return "\n".join([str(len(lines)), _title(mol), *lines]) + "\n"
+
+
+def smiles_line(mol: Chem.Mol) -> str:
+    """One line of a SMILES list: the property `SMILES`, or the canonical SMILES, and the title."""
+    smiles = mol.GetProp("SMILES") if mol.HasProp("SMILES") else canonical_smiles(mol)
+    return f"{smiles} {_title(mol)}".rstrip() + "\n"
+
+
+def _title(mol: Chem.Mol) -> str:
+    return clean_name(mol.GetProp("_Name")) if mol.HasProp("_Name") else ""
+
+
+def _has_coordinates(mol: Chem.Mol) -> bool:
+    return (
+        mol.GetNumAtoms() > 0
+        and mol.GetNumConformers() > 0
+        and bool(np.isfinite(mol.GetConformer().GetPositions()).all())
+    )
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,161 @@
+"""The contract of a modality: how one kind of data becomes states and comes back.
+
+The core knows fields; a modality knows molecules, sketches or images. An adapter is one class, found through the entry-point group `gendiff.modalities`,
+so another package can bring one and nothing here changes. It lives through two phases: :meth:`Modality.read` and :meth:`Modality.fit` look at the
+user's examples and give an object that remembers, in plain JSON-able attributes, whatever generation needs to know of them (elements, scales, sizes). From then
+on the examples are not needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from gendiff.config import GROUP, Configurable
+from gendiff.data import Ragged
+from gendiff.denoise import Denoiser
+from gendiff.files import UserError
+from gendiff.objective import Objective
+from gendiff.ops import Random, State
+from gendiff.process import JointProcess
+from gendiff.sample import Sampler
+
+PRESETS = ("tiny", "small", "base")
+
+
+class Report(Protocol):
+    """What reading says of the files."""
+
+    def lines(self) -> list[str]:
+        """Return lines for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same for programs."""
+
+
+class Table(Protocol):
+    """A table of metrics beside the reference's own."""
+
+    def lines(self) -> list[str]:
+        """Return lines for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same for programs."""
+
+
+class Modality(Configurable, ABC):
+    """An adapter for one kind of data. Its constructor takes JSON-able arguments and keeps each under its name."""
+
+    name: str
+    """The word the user types."""
+
+    extensions: tuple[str, ...]
+    """Endings of the files it reads and writes."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any) -> tuple[Any, Report]:
+        """Read files.
+
+        Arguments:
+            paths: Files of one or several formats.
+            on_error: "stop" at the first bad record, or "skip" it and count it.
+            options: What else the modality knows of reading.
+
+        Returns:
+            Records, a container with a length, and what there is to say of them.
+
+        Raises:
+            UserError: naming file and record.
+        """
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, records: Any, **options: Any) -> Modality:
+        """Return the adapter for these examples."""
+
+    @abstractmethod
+    def encode(self, records: Any) -> Ragged:
+        """Return records as training data.
+
+        Raises:
+            UserError: if a record holds something this adapter was not fitted to.
+        """
+
+    @abstractmethod
+    def decode(self, state: State, mask: Tensor) -> list[Any]:
+        """Return the records that users see, one per sample; what is not valid is flagged, not left out."""
+
+    @abstractmethod
+    def process(self) -> JointProcess:
+        """Return the forward process of the fields."""
+
+    @abstractmethod
+    def network(self, preset: str = "small") -> nn.Module:
+        """Return the default network of a size preset: "tiny", "small" or "base"."""
+
+    @abstractmethod
+    def denoiser(self, preset: str = "small") -> Denoiser:
+        """Return the default denoiser around :meth:`network`."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """Return the default training loss."""
+
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """Return the default sampler."""
+
+    @abstractmethod
+    def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:
+        """Draw how many elements each sample has, (B,), from p(N), within bounds if given."""
+
+    @abstractmethod
+    def annotate(self, records: list[Any], **facts: Any) -> None:
+        """Note on each record where it comes from ("model", "seed", "index" of the first)."""
+
+    @abstractmethod
+    def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:
+        """Return which records meet all of `wanted` (for molecules: "valid", "connected", "new")."""
+
+    @abstractmethod
+    def known(self, records: Any) -> set[str]:
+        """Return the identities of examples, against which "new" is judged."""
+
+    @abstractmethod
+    def write(self, records: list[Any], path: str | Path) -> None:
+        """Write records in the format of the file's ending."""
+
+    @classmethod
+    @abstractmethod
+    def evaluate(cls, generated: Any, reference: Any, **options: Any) -> Table:
+        """Return the metrics of what was read from a file, beside those of the reference."""
+
+    @abstractmethod
+    def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:
+        """Draw records as one picture."""
+
+
+def modalities() -> dict[str, type[Modality]]:
+    """Return the installed adapters by name."""
+    found = {}
+    for point in entry_points(group=GROUP):
+        found[point.name] = point.load()
+    return found
+
+
+def find_modality(name: str) -> type[Modality]:
+    """Return one adapter.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        raise UserError(f"unknown modality {name!r}; installed: {', '.join(sorted(points)) or 'none (is gendiff installed?)'}")
+    return points[name].load()

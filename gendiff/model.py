@@ -1,0 +1,308 @@
+"""The model that users hold: a modality, a denoiser and the way to sample it, in a folder that executes nothing.
+
+A model folder holds `config.json` (everything needed to rebuild it; JSON only), `model.safetensors` (averaged weights) and `README.md` (the model card). It
+loads without the training data, and from strangers: there is no pickle in it, and the configuration can name only classes of gendiff or of an installed adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from gendiff import __version__
+from gendiff.config import build, describe
+from gendiff.denoise import Denoiser
+from gendiff.files import UserError, check_file, new_folder, read_json, write_json
+from gendiff.guide import ClassifierFree
+from gendiff.modality import Modality
+from gendiff.ops import Random, State, size_mask
+from gendiff.sample import Sampler
+
+FORMAT = 1
+"""Version of the model folder; a folder of another version is refused with its number."""
+
+PAIRS_PER_BATCH = 1 << 18
+"""Bound on batch size x elements^2 of one sampling batch, so that memory does not grow with the number of samples."""
+
+
+@dataclass
+class Drawn:
+    """Samples and how they came about.
+
+    Attributes:
+        records: What was kept, in order of their indices.
+        indices: Index of each in the stream of samples of this seed.
+        drawn: How many samples were drawn in all.
+    """
+
+    records: list[Any] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    drawn: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share of the drawn samples that was kept."""
+        return len(self.records) / max(self.drawn, 1)
+
+
+class Model:
+    """A trained model.
+
+    Arguments:
+        modality: The adapter, fitted to the training data.
+        denoiser: The network with its forward process.
+        sampler: The default sampler; by default the modality's.
+        info: Facts for the model card and the configuration: what it was trained on and how, measured metrics.
+    """
+
+    def __init__(self, modality: Modality, denoiser: Denoiser, sampler: Sampler | None = None, info: dict[str, Any] | None = None):
+        self.modality, self.denoiser = modality, denoiser
+        self.sampler = sampler or modality.sampler()
+        self.info = dict(info or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the weights; returns the model."""
+        self.denoiser.to(device)
+        return self
+
+    def with_steps(self, steps: int | None) -> Sampler:
+        """Return the default sampler with another number of steps.
+
+        Raises:
+            UserError: for steps < 1.
+        """
+        if steps is None:
+            return self.sampler
+        if steps < 1:
+            raise UserError(f"--steps must be at least 1, got {steps}")
+        return build({**describe(self.sampler), "steps": steps}, "sampler")
+
+    def sample(self, n: int, **options: Any) -> list[Any]:
+        """Return `n` new records of the modality (here RDKit molecules); options as :meth:`draw`."""
+        return self.draw(n, **options).records
+
+    @torch.no_grad()
+    def draw(
+        self,
+        n: int,
+        steps: int | None = None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        sizes: tuple[int | None, int | None] = (None, None),
+        only: Sequence[str] = (),
+        known: set[str] | None = None,
+        condition: State | None = None,
+        guidance: float = 1.0,
+        batch_size: int = 256,
+        max_draws: int | None = None,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Drawn:
+        """Draw records until `n` are there.
+
+        Sample i depends on `seed` and i alone, not on the batch size or on which others are drawn.
+
+        Arguments:
+            n: How many records to return.
+            steps: Steps of the sampler (its default).
+            seed: Seed.
+            sampler: Another sampler.
+            sizes: Smallest and largest number of elements (None: as in the training data).
+            only: Keep only records that meet these words of the modality ("valid", "connected", "new").
+            known: Identities of examples, against which "new" is judged.
+            condition: Condition of every sample, tensors without a batch axis.
+            guidance: Scale of classifier-free guidance (1: none).
+            batch_size: Samples computed together.
+            max_draws: Give up after this many draws (100 n with `only`).
+            progress: Called with (steps done, steps in all) for the first round of draws.
+
+        Raises:
+            UserError: for n < 1, steps < 1, sizes that the training data lacks, or when `only` keeps (nearly) nothing.
+        """
+        if n < 1:
+            raise UserError(f"-n must be at least 1, got {n}")
+        if batch_size < 1:
+            raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+        if "new" in only and known is None:
+            raise UserError("'new' needs to know the training examples; name them with --reference FILE")
+        chosen = sampler or self.with_steps(steps)
+        limit = max_draws or (n if not only else 100 * n)
+        result = Drawn()
+        while len(result.records) < n and result.drawn < limit:
+            missing = n - len(result.records)
+            count = missing if not result.records else round(missing / max(result.rate, 0.05)) + 8
+            count = max(1, min(count, limit - result.drawn, max(n, 16 * batch_size)))
+            indices = torch.arange(result.drawn, result.drawn + count)
+            records = self._draw(indices, chosen, seed, sizes, condition, guidance, batch_size, None if result.drawn else progress)
+            kept = self.modality.keep(records, only, known or set()) if only else [True] * count
+            for i, good in enumerate(kept):
+                if good and len(result.records) < n:
+                    result.records.append(records[i])
+                    result.indices.append(result.drawn + i)
+                    last = i
+            result.drawn += last + 1 if len(result.records) == n else count
+        if len(result.records) < n:
+            raise UserError(f"only {len(result.records)} of {result.drawn:,} samples are {', '.join(only)}; {n} were asked for: train longer or relax --only")
+        return result
+
+    def _draw(
+        self,
+        indices: torch.Tensor,
+        sampler: Sampler,
+        seed: int,
+        sizes: tuple[int | None, int | None],
+        condition: State | None,
+        guidance: float,
+        batch_size: int,
+        progress: Callable[[int, int], Any] | None,
+    ) -> list[Any]:
+        training, device = self.denoiser.training, self.device
+        self.denoiser.eval()
+        denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
+        random = Random(seed, indices)
+        numbers = self.modality.draw_sizes(random, *sizes)
+        order = numbers.argsort(stable=True)
+        batches = _cut(numbers[order], batch_size)
+        records: list[Any] = [None] * len(indices)
+        for k, (start, stop) in enumerate(batches):
+            rows = order[start:stop]
+            mask = size_mask(numbers[rows]).to(device)
+            stream = random.select(rows)
+            stream = Random(seed, stream.indices, device, stream.draws)
+            x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
+            given = None if not condition else {key: value.to(device).expand(len(rows), *value.shape) for key, value in condition.items()}
+            tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
+            x = sampler(denoiser, x, mask, given, stream, progress=tick)
+            for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
+                records[row] = record
+        self.denoiser.train(training)
+        return records
+
+    def write(self, records: list[Any], path: str | Path) -> None:
+        """Write records in the format of the file's ending."""
+        self.modality.write(records, path)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder, atomically; an older one of the same name is replaced."""
+        with new_folder(folder, replace=True) as temporary:
+            write_json(temporary / "config.json", self.config())
+            weights = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.state_dict().items()}
+            (temporary / "model.safetensors").write_bytes(safetensors.torch.save(weights, {"format": "gendiff"}))
+            (temporary / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def config(self) -> dict[str, Any]:
+        """Return everything needed to rebuild the model, but its weights."""
+        return {
+            "format": FORMAT,
+            "gendiff": __version__,
+            "modality": {"name": self.modality.name, **describe(self.modality)},
+            "denoiser": describe(self.denoiser),
+            "sampler": describe(self.sampler),
+            "info": self.info,
+        }
+
+    def card(self) -> str:
+        """Return the model card."""
+        parameters = sum(p.numel() for p in self.denoiser.parameters())
+        lines = [
+            f"# {self.info.get('title', f'A gendiff model of {self.modality.name}')}",
+            "",
+            f"Made with gendiff {__version__}; {parameters:,} parameters. Load it with `gendiff.load(FOLDER)`; nothing in this folder is executed.",
+            "",
+            "## Data",
+            "",
+            *[f"- {line}" for line in self.info.get("data", ["not stated"])],
+            f"- Licence: {self.info.get('licence', 'not stated; it follows that of the data')}",
+            "",
+            "## Training",
+            "",
+            "```json",
+            json.dumps(self.info.get("training", {}), indent=2),
+            "```",
+            "",
+            "## Measured",
+            "",
+            *self.info.get("metrics", ["Not measured yet: `gendiff evaluate` compares generated samples with a reference."]),
+            "",
+            "## Use and limits",
+            "",
+            *[f"- {line}" for line in self.info.get("limits", LIMITS)],
+            "",
+        ]
+        return "\n".join(lines)
+
+
+LIMITS = (
+    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for safety, synthesis or activity.",
+    "It knows only the elements, sizes and charges of its training data.",
+    "The default network is blind to reflection and draws both mirror images alike.",
+)
+
+
+def _cut(sizes: torch.Tensor, batch_size: int) -> list[tuple[int, int]]:
+    """Cut ascending sizes into batches of at most `batch_size` samples and PAIRS_PER_BATCH pairs."""
+    cuts, start = [], 0
+    values = sizes.tolist()
+    for i, size in enumerate(values):
+        if i > start and (i - start >= batch_size or (i - start + 1) * size * size > PAIRS_PER_BATCH):
+            cuts.append((start, i))
+            start = i
+    return [*cuts, (start, len(values))]
+
+
+def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Load a model from a model folder or a run folder. Never executes code from it.
+
+    Arguments:
+        source: Folder.
+        device: Where to put the weights.
+
+    Raises:
+        UserError: if there is no model, or it is damaged, of another version, or names classes that are not allowed.
+    """
+    folder = Path(source)
+    if (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise UserError(f"{source}: no such model; name a run folder of `gendiff train`, or a model folder")
+    if not (folder / "config.json").is_file():
+        unfinished = (folder / "checkpoints").is_dir()
+        hint = "its training has not written a model yet" if unfinished else "it has no config.json; name a run folder or a model folder"
+        raise UserError(f"{source}: is not a model: {hint}")
+    where = str(folder / "config.json")
+    config = read_json(where)
+    if not isinstance(config, dict) or "format" not in config:
+        raise UserError(f"{where}: is not the configuration of a gendiff model")
+    if config["format"] != FORMAT:
+        raise UserError(f"{where}: written in model format {config['format']}; this gendiff {__version__} reads format {FORMAT}: use a matching version")
+    modality = build({k: v for k, v in _part(config, "modality", where).items() if k != "name"}, where)
+    denoiser = build(_part(config, "denoiser", where), where)
+    sampler = build(_part(config, "sampler", where), where)
+    if not (isinstance(modality, Modality) and isinstance(denoiser, Denoiser) and isinstance(sampler, Sampler)):
+        raise UserError(f"{where}: its parts are not a modality, a denoiser and a sampler")
+    path = check_file(folder / "model.safetensors")
+    try:
+        weights = safetensors.torch.load_file(path)
+        denoiser.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})") from None
+    info = config.get("info")
+    return Model(modality, denoiser.eval().to(device), sampler, info if isinstance(info, dict) else {})
+
+
+def _part(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    part = config.get(name)
+    if not isinstance(part, dict) or "class" not in part:
+        raise UserError(f"{where}: has no {name}")
+    return part

@@ -1,0 +1,93 @@
+"""Embeddings of what a network is told besides its state: noise levels and conditions."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gendiff.files import UserError
+
+
+class Fourier(nn.Module):
+    """Sines and cosines of a scalar at geometrically spaced frequencies.
+
+    y_k = cos(2π f_k s), y_{K/2+k} = sin(2π f_k s), with f_k = 1 / period_k and periods from `longest` down to `shortest`.
+    The frequencies are fixed, so nothing is learned and nothing is saved.
+
+    Args:
+        features: number K of features, even.
+        longest: longest period, in units of the scalar. 80 spans a log-SNR clipped to ±20 within half a period;
+            use 4 for a time in [0, 1].
+        shortest: shortest period, in units of the scalar.
+
+    Raises:
+        UserError: if `features` is odd or not positive.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int = 32, longest: float = 80.0, shortest: float = 1.0):
+        super().__init__()
+        if features < 2 or features % 2:
+            raise UserError(f"Fourier: features = {features} must be a positive even number")
+        self.features, self.longest, self.shortest = features, longest, shortest
+        periods = torch.logspace(math.log10(longest), math.log10(shortest), features // 2, dtype=torch.float64)
+        self.register_buffer("frequencies", (2 * math.pi / periods).float(), persistent=False)
+
+    def forward(self, scalar: Tensor) -> Tensor:
+        """Embed `scalar` of any shape (...) as (..., features)."""
+        angle = scalar.unsqueeze(-1) * self.frequencies.to(scalar.dtype)
+        return torch.cat((angle.cos(), angle.sin()), -1)
+
+
+class Conditioning(nn.Module):
+    """The sum of learned embeddings of the conditions of each sample, absent ones replaced by a learned null.
+
+    A float condition c becomes W₂ silu(W₁ c + b₁) + b₂ and should be standardized; an integer condition is looked up in a table.
+    A condition that is missing for one sample (NaN, or −1 for an integer) or for the whole batch (not in the
+    dictionary) contributes its own learned null vector, which is what classifier-free guidance needs.
+
+    Args:
+        conditions: name → `"float"` for a real number, or the number of classes of an integer condition.
+        width: number of features of the result.
+
+    Raises:
+        UserError: if a condition is neither `"float"` nor a positive number of classes.
+    """
+
+    def __init__(self, conditions: dict[str, str | int], width: int):
+        super().__init__()
+        self.conditions, self.width = dict(conditions), width
+        self.embeddings = nn.ModuleDict()
+        for name, kind in sorted(conditions.items()):
+            if kind == "float":
+                self.embeddings[name] = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+            elif isinstance(kind, int) and kind > 0:
+                self.embeddings[name] = nn.Embedding(kind, width)
+            else:
+                raise UserError(f"condition {name!r}: {kind!r} is neither 'float' nor a positive number of classes")
+        self.null = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in self.embeddings})
+
+    def forward(self, condition: dict[str, Tensor] | None, batch: int) -> Tensor:
+        """Embed the conditions, each of shape (B,) or (B, 1), of `batch` = B samples as (B, width).
+
+        Raises:
+            UserError: if `condition` has a name this network was not built with.
+        """
+        given = condition or {}
+        if unknown := sorted(given.keys() - self.embeddings.keys()):
+            raise UserError(f"condition {unknown[0]!r} is unknown to this model; it knows {sorted(self.embeddings)}")
+        return torch.stack([self._embed(name, given.get(name), batch) for name in self.embeddings]).sum(0)
+
+    def _embed(self, name: str, value: Tensor | None, batch: int) -> Tensor:
+        null = self.null[name].expand(batch, self.width)
+        if value is None:
+            return null
+        value = value.reshape(batch)
+        if self.conditions[name] == "float":
+            missing = value.isnan()
+            embedded = self.embeddings[name](value.nan_to_num().to(null.dtype).unsqueeze(-1))
+        else:
+            missing = value < 0
+            embedded = self.embeddings[name](value.clamp(min=0))
+        return torch.where(missing.unsqueeze(-1), null, embedded)

@@ -1,0 +1,269 @@
+"""From files of examples to a run folder with a model."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from gendiff.data import Ragged, batch_stream
+from gendiff.files import UserError, atomic_write, read_text, sha256
+from gendiff.modality import find_modality
+from gendiff.model import Model, load
+from gendiff.ops import Random
+from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
+from gendiff.train.loader import Stream
+from gendiff.train.task import DiffusionTask
+
+STEPS = 10_000
+"""Length of a run that nothing else bounds."""
+
+
+def train(
+    modality: str,
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    steps: int | None = None,
+    max_time: str | None = None,
+    seed: int = 0,
+    preset: str | None = None,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    average: float = 0.999,
+    previews: int = 3,
+    resume: bool = False,
+    on_error: str = "stop",
+    reading: dict[str, Any] | None = None,
+    fitting: dict[str, Any] | None = None,
+    trainer: dict[str, Any] | None = None,
+    say: Callable[[str], Any] | None = print,
+) -> Model:
+    """Train a model on files of examples.
+
+    Arguments:
+        modality: "molecules", or another installed adapter.
+        files: Examples.
+        out: Run folder to make: config.yaml, checkpoints/, model/, logs/, samples/.
+        steps: Training steps (batches); by default from `trainer["max_epochs"]`, or 10,000.
+        max_time: Bound in time instead: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
+        seed: Seed of initial weights, order, noise and times.
+        preset: Size of the network: "tiny", "small" or "base"; by default "tiny" on a CPU and "base" on a GPU.
+        batch_size: Samples of a batch (64); small batches and many steps are best on a CPU.
+        learning_rate: Peak rate (2e-3), reached after 100 steps, then falling to zero by half a cosine.
+        average: Decay of the averaged weights (0.999).
+        previews: How many times to draw samples on the way (3).
+        resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
+        on_error: "stop" at a bad record, or "skip" it.
+        reading: Further options of the modality's reader.
+        fitting: Further options of the modality's :meth:`~gendiff.modality.Modality.fit`.
+        trainer: Options of Lightning's Trainer by name.
+        say: Told what goes on, line by line; None for silence.
+
+    Returns:
+        The model, with averaged weights.
+
+    Raises:
+        UserError: for bad files or options; then no run folder is left behind.
+    """
+    settings = {key: value for key, value in locals().items() if key not in ("say", "resume")}
+    settings["files"] = [str(Path(file).resolve()) for file in files]
+    settings["out"] = str(Path(out).resolve())
+    folder = Path(settings["out"])
+    if resume:
+        return _resume(folder, say)
+    if (folder / "config.yaml").exists() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UserError(f"{out}: already exists; add --resume to go on with it, or choose another --out")
+    return _run(settings, folder, None, say)
+
+
+def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no run to resume (no config.yaml); train without --resume")
+    try:
+        settings = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(settings, dict) or not {"modality", "files"} <= settings.keys():
+        raise UserError(f"{path}: is not the configuration of a run")
+    for file, digest in settings.pop("sha256", {}).items():
+        if not Path(file).is_file() or sha256(file) != digest:
+            raise UserError(f"{file}: is gone or has changed since the run began; put it back, or start a new run")
+    settings["out"] = str(folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    return _run(settings, folder, checkpoint if checkpoint.is_file() else None, say, started=True)
+
+
+def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: Callable[[str], Any] | None, started: bool = False) -> Model:
+    say = say or (lambda line: None)
+    options = dict(settings["trainer"] or {})
+    accumulate = int(options.get("accumulate_grad_batches", 1))
+    _check(settings)
+    seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
+    kind = find_modality(settings["modality"])
+    records, report = kind.read(settings["files"], on_error=settings["on_error"], **(settings["reading"] or {}))
+    for line in report.lines():
+        say(line)
+    adapter = kind.fit(records, **(settings["fitting"] or {}))
+    data = adapter.encode(records)
+    per_epoch = -(-len(data) // settings["batch_size"])
+    steps = _steps(settings, options, per_epoch // accumulate or 1) if seconds is None else None
+    device = _device(options)
+    preset = settings["preset"] or ("tiny" if device == "cpu" else "base")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings["seed"])
+        denoiser = adapter.denoiser(preset)
+    info = {
+        "data": report.lines(),
+        "training": {
+            **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
+            "preset": preset, "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
+            "files": {Path(file).name: sha256(file) for file in settings["files"]},
+        },
+    }  # fmt: skip
+    model = Model(adapter, denoiser, info=info)
+    task = DiffusionTask(
+        denoiser, adapter.objective(), settings["seed"], settings["learning_rate"], steps=None if steps is None else steps * accumulate, seconds=seconds
+    )
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    expected = seconds or _seconds_per_step(task, data, settings["batch_size"], device) * (steps or 0) * accumulate
+    length = f"{steps:,} steps" if steps else f"{seconds:,.0f} s"
+    say(f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {length} of {settings['batch_size']} on {device}: about {_human(expected)}")
+    if not started:
+        hashes = {file: sha256(file) for file in settings["files"]}
+        with atomic_write(folder / "config.yaml") as file:
+            yaml.safe_dump({**settings, "sha256": hashes}, file, sort_keys=False)
+    elif checkpoint is None:
+        say("no checkpoint was written yet: starting over")
+    averages = AveragedWeights(settings["average"])
+    callbacks: list[Any] = [averages, NonFinite(), Progress(kind.name, quiet=say is None)]
+    if settings["previews"] and (steps or 0) >= 4 * settings["previews"]:
+        callbacks.append(Previews(folder / "samples", model, averages, (steps or 0) // (settings["previews"] + 1)))
+    callbacks.append(Keeper(folder, model, averages))
+    bounds: dict[str, Any] = {"max_steps": steps or -1, "max_epochs": -1}
+    if seconds is not None:
+        bounds["max_time"] = {"seconds": seconds}
+    defaults: dict[str, Any] = {
+        "accelerator": "auto", "devices": 1, "gradient_clip_val": 1.0, "precision": "bf16-mixed" if device == "cuda" else "32-true",
+        "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0, "logger": _loggers(folder),
+    }  # fmt: skip
+    extra = options.pop("callbacks", None) or []
+    begin = time.monotonic()
+    with _quiet():
+        trainer = pl.Trainer(**{**defaults, **options, **bounds, "default_root_dir": str(folder), "callbacks": [*callbacks, *extra]})
+        trainer.fit(task, Stream(data, settings["batch_size"], settings["seed"], task).loader(), ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        say(f"interrupted at step {trainer.global_step:,}; go on with --resume")
+    say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
+    return load(folder / "model") if trainer.is_global_zero else model
+
+
+def _check(settings: dict[str, Any]) -> None:
+    for name, low in (("steps", 1), ("batch_size", 1), ("previews", 0)):
+        value = settings[name]
+        if value is not None and value < low:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+    if not settings["learning_rate"] > 0:
+        raise UserError(f"--learning-rate must be positive, got {settings['learning_rate']}")
+    if not 0 <= settings["average"] < 1:
+        raise UserError(f"--average must lie in [0, 1), got {settings['average']}")
+    if settings["on_error"] not in ("stop", "skip"):
+        raise UserError(f"--on-error must be stop or skip, got {settings['on_error']!r}")
+    if not settings["files"]:
+        raise UserError("no file of examples was given")
+
+
+def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int) -> int:
+    """Bounds by epochs become bounds in steps, so that a run is one stream of batches and resumes anywhere."""
+    epochs, most = options.pop("max_epochs", None), options.pop("max_steps", None)
+    bounds = [settings["steps"], most if most and most > 0 else None, epochs * per_epoch if epochs and epochs > 0 else None]
+    known = [bound for bound in bounds if bound is not None]
+    return min(known) if known else STEPS
+
+
+def parse_time(text: str) -> float:
+    """Return seconds from "90s", "10m", "2h", "1.5d" or Lightning's "DD:HH:MM:SS".
+
+    Raises:
+        UserError: for another form, or no time at all.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        if ":" in text:
+            days, hours, minutes, seconds = (int(part) for part in text.split(":"))
+            total = float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        else:
+            total = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    except (ValueError, KeyError):
+        raise UserError(f"--max-time {text!r} is no time; write 90s, 10m, 2h or DD:HH:MM:SS") from None
+    if not 0 < total < float("inf"):
+        raise UserError(f"--max-time must be positive, got {text!r}")
+    return total
+
+
+def _device(options: dict[str, Any]) -> str:
+    accelerator = options.get("accelerator", "auto")
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if accelerator == "mps" else "cpu"
+
+
+def _seconds_per_step(task: DiffusionTask, data: Ragged, batch_size: int, device: str, steps: int = 4) -> float:
+    """Time a few steps on a copy; what they draw depends on nothing else, and nothing else on them."""
+    trial = copy.deepcopy(task.denoiser).to(device)
+    stream = batch_stream(data.sizes, batch_size, 0)
+    begin = time.monotonic()
+    for k in range(steps):
+        if k == 1:
+            begin = time.monotonic()
+        batch = data.batch(next(stream)).to(device)
+        losses, _ = task.objective(trial, batch.state, batch.mask, batch.condition or None, Random(k, batch.index, device))
+        losses.mean().backward()
+    return (time.monotonic() - begin) / (steps - 1)
+
+
+def _human(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(folder, "logs", flush_logs_every_n_steps=1)]
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(folder, "logs", version=Path(loggers[0].log_dir or "").name))
+    return loggers
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's advertisements; its errors come through."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    os.environ.setdefault("SUPPRESS_LIGHTNING_TIPS", "1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+

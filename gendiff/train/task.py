@@ -1,0 +1,99 @@
+"""The Lightning task: a denoiser, its loss and its optimizer.
+
+Everything random in batch k is a function of (seed, k) and of the number of each sample in the data set, and the learning rate is a function of k. So a run needs to
+remember only weights, averages, optimizer and k to go on exactly as if it had never stopped, and a batch split over processes has the noise it has in one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gendiff.data import Batch
+from gendiff.denoise import Denoiser
+from gendiff.objective import Bound, Objective
+from gendiff.ops import Random
+
+
+class DiffusionTask(pl.LightningModule):
+    """Trains a denoiser.
+
+    Arguments:
+        denoiser: What is trained.
+        objective: The loss.
+        seed: Seed of noise, times and dropped conditions.
+        learning_rate: Peak learning rate (1e-3).
+        warmup: Batches over which the rate rises from zero (100).
+        weight_decay: Of AdamW, on matrices only (0.01).
+        steps: Batches in all, over which the rate falls by half a cosine to zero; None when the run is bounded by time.
+        seconds: Bound in time, over which the rate falls instead.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective | Bound,
+        seed: int = 0,
+        learning_rate: float = 1e-3,
+        warmup: int = 100,
+        weight_decay: float = 0.01,
+        steps: int | None = None,
+        seconds: float | None = None,
+    ):
+        super().__init__()
+        self.denoiser, self.objective, self.seed = denoiser, objective, seed
+        self.learning_rate, self.warmup, self.weight_decay = learning_rate, warmup, weight_decay
+        self.steps, self.seconds = steps, seconds
+        self.batch_number, self.samples_seen = 0, 0
+        self.last: dict[str, Tensor] = {}
+        self._started = time.monotonic()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW; biases and scales are not decayed."""
+        matrices = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() > 1]
+        others = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=True)
+
+    def progress(self) -> float:
+        """Return how much of the run is behind, 0 to 1."""
+        if self.seconds is not None:
+            return min(1.0, (time.monotonic() - self._started) / self.seconds)
+        return 0.0 if self.steps is None else min(1.0, self.batch_number / self.steps)
+
+    def on_fit_start(self) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate: linear warm-up, then half a cosine."""
+        rate = self.learning_rate * min(1.0, (self.batch_number + 1) / max(1, self.warmup)) * 0.5 * (1 + math.cos(math.pi * self.progress()))
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch."""
+        random = Random(self.seed * 1_000_003 + self.batch_number, batch.index, batch.index.device)
+        losses, parts = self.objective(self.denoiser, batch.state, batch.mask, batch.condition or None, random)
+        loss = losses.mean()
+        self.last = {"loss": loss.detach(), **{name: part.detach().mean() for name, part in parts.items()}}
+        self.batch_number += 1
+        self.samples_seen += len(batch)
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the position in the data."""
+        checkpoint["batch_number"], checkpoint["samples_seen"] = self.batch_number, self.samples_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go back to the position in the data."""
+        self.batch_number, self.samples_seen = checkpoint["batch_number"], checkpoint["samples_seen"]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch."""
+        return batch.to(device)

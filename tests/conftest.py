@@ -1,0 +1,18 @@
+"""What every test shares: one thread, and a random state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    """Seed torch for the test and give the old state back after it, so that no test leans on another."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
