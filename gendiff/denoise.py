@@ -13,11 +13,14 @@ row       c_skip                               c_out                            
 ========  ===================================  =====================================  ==========================
 `noise`   1 / alpha                            -sigma / alpha                         the noise
 `data`    0                                    1                                      the clean data
-`v`       alpha / (alpha^2 + sigma^2)          -sigma / (alpha^2 + sigma^2)           alpha noise - sigma x_0
+`v`       alpha / (alpha^2 + sigma^2)          -sigma / sqrt(alpha^2 + sigma^2)       v / sqrt(alpha^2 + sigma^2)
 `flow`    1 / (alpha + sigma)                  -sigma / (alpha + sigma)               noise - x_0
 `karras`  alpha D^2 / (sigma^2 + alpha^2 D^2)  sigma D / sqrt(sigma^2 + alpha^2 D^2)  the rest, at unit variance
 `logits`  0                                    1                                      logits: x_0 = softmax(F)
 ========  ===================================  =====================================  ==========================
+
+with v = alpha noise - sigma x_0. Every estimate is a function of x_t / sigma and the signal-to-noise ratio, so a schedule
+may be changed after training.
 
 References:
     | Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
@@ -43,7 +46,7 @@ Row = Callable[[Tensor, Tensor, float], tuple[Tensor | float, Tensor | float]]
 PARAMETERIZATIONS: dict[str, Row] = {
     "noise": lambda a, s, d: (1 / a, -s / a),
     "data": lambda a, s, d: (0.0, 1.0),
-    "v": lambda a, s, d: (a / (a**2 + s**2), -s / (a**2 + s**2)),
+    "v": lambda a, s, d: (a / (a**2 + s**2), -s / (a**2 + s**2) ** 0.5),
     "flow": lambda a, s, d: (1 / (a + s), -s / (a + s)),
     "karras": lambda a, s, d: (a * d**2 / (s**2 + (a * d) ** 2), s * d / (s**2 + (a * d) ** 2).sqrt()),
     "logits": lambda a, s, d: (0.0, 1.0),

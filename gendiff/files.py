@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -147,6 +147,25 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def check_target(path: str | Path, extensions: Sequence[str]) -> Path:
+    """Check, before hours of work, that a file of a known ending can be written at `path`.
+
+    Raises:
+        UserError: for another ending, a directory in the way, or a folder that cannot be made or written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in extensions:
+        raise UserError(f"{path}: cannot write {path.suffix or 'a file without an ending'}; choose from {', '.join(extensions)}")
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; name a file")
+    nearest = next(parent for parent in [path.absolute().parent, *path.absolute().parents] if parent.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest}: is a file, and {path} would lie in it")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest}: permission denied; choose another place for {path.name}")
+    return path
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,17 +1,19 @@
-r"""Statistics every modality shares: numbers with their uncertainty, distances between distributions, and the table that shows them.
+r"""Statistics every modality shares: numbers with their uncertainty, distances between distributions, and their table.
 
-A measured number without its spread says little, so all numbers here are a :class:`Value`: an estimate with a 95 % interval from the
-bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979, doi 10.1214/aos/1176344552). It draws n of the n
-samples with replacement, many times, and watches how far the number moves:
+A measured number without its spread says little, so all numbers here are a :class:`Value`: an estimate with a 95 %
+interval from the bootstrap (B. Efron, Bootstrap methods: another look at the jackknife, 1979, doi
+10.1214/aos/1176344552). It draws n of the n samples with replacement, many times, and watches how far the number
+moves:
 
-- :func:`share` and :func:`ratio` for shares and means, :math:`\sum_i a_i / \sum_i b_i` (a sample stays whole: the atoms of a molecule
-  are drawn together),
+- :func:`share` and :func:`ratio` for shares and means, :math:`\sum_i a_i / \sum_i b_i` (a sample stays whole: the
+  atoms of a molecule are drawn together),
 - :func:`bootstrap` for any other statistic of one sample, such as a median,
-- :func:`compare` for a distance between samples, and :func:`bootstrap_totals`, much faster, where it depends on sums over the samples.
+- :func:`compare` for a distance between samples, and :func:`bootstrap_totals`, much faster, where it depends on
+  sums over the samples.
 
-A distance between two finite samples is positive even if both come from one law, and resampling adds as much again. So intervals
-of distances are the spread of the resampled distances moved to the measured one, and tables show, as the reference's own number,
-the distance between two parts of the reference: what a perfect model would reach.
+A distance between two finite samples is positive even if both come from one law, and resampling adds as much again.
+So intervals of distances are the spread of the resampled distances moved to the measured one, and tables show, as
+the reference's own number, the distance between two parts of the reference: what a perfect model would reach.
 
 A statistic that has no value (no samples, nothing to divide by) is None, never NaN.
 """
@@ -48,20 +50,6 @@ class Value:
     low: float
     high: float
     n: int
-
-    def text(self, unit: str = "") -> tuple[str, str, str]:
-        """Return estimate, low and high as text with equal decimals: one in per cent (unit "%"), else three significant digits."""
-        numbers = [x * (100 if unit == "%" else 1) for x in (self.value, self.low, self.high)]
-        largest = max(map(abs, numbers))
-        decimals = (
-            1
-            if unit == "%"
-            else 2
-            if not 0 < largest < math.inf
-            else min(6, max(0, 2 - math.floor(math.log10(largest))))
-        )
-        value, low, high = (f"{x:.{decimals}f}" for x in numbers)
-        return value, low, high
 
 
 def ratio(
@@ -107,8 +95,9 @@ def share(
 ) -> Value | None:
     r"""Estimate which share of trials succeed: :func:`ratio`, mended at the ends.
 
-    If none or all succeed, resampling sees no spread. The inner bound is then the exact binomial one of Clopper and Pearson (1934,
-    doi 10.1093/biomet/26.4.404), at a distance of :math:`1 - ((1 - level)/2)^{1/n}`, as if a sample were one trial.
+    If none or all succeed, resampling sees no spread. The inner bound is then the exact binomial one of Clopper and
+    Pearson (1934, doi 10.1093/biomet/26.4.404), at a distance of :math:`1 - ((1 - level)/2)^{1/n}`, as if a sample
+    were one trial.
 
     Arguments:
         successes: One bool, or a number from 0 to that of its trials, per sample, (n,).
@@ -202,12 +191,13 @@ def bootstrap_totals(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Value | None]:
-    r"""Estimate distances that depend on each sample through its column sums only, such as distances between histograms.
+    r"""Estimate distances that depend on each sample through its column sums only, such as those of histograms.
 
-    A resample is a vector of multinomial weights w, and its sums are :math:`w^\top X`: no data is gathered, and sparse X stays sparse.
+    A resample is a vector of multinomial weights w, and its sums are :math:`w^\top X`: no data is gathered, and
+    sparse X stays sparse.
 
     Arguments:
-        statistic: Called with the sums of each sample, (R, K_k), it returns S distances for each of R resamples, (R, S).
+        statistic: Called with the sums of each sample, (R, K_k), it returns S distances of R resamples, (R, S).
         samples: Arrays or scipy sparse matrices X_k, (n_k, K_k); row i counts what sample i adds to each column.
         n_resamples: Bootstrap resamples.
         seed: Seed of the resamples.
@@ -253,12 +243,29 @@ def wasserstein(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def wasserstein_counts(a: ArrayLike, b: ArrayLike, support: ArrayLike) -> Floats:
-    """Wasserstein-1 distance of two histograms on the ascending points `support` (K,): counts (..., K) to (...), NaN for an empty one."""
+    """Wasserstein-1 distance of two histograms, in the unit of the support.
+
+    Arguments:
+        a: Counts (..., K).
+        b: Counts (..., K).
+        support: Where the bins lie, ascending, (K,).
+
+    Returns:
+        Distances (...); NaN where a histogram is empty.
+    """
     return np.abs(np.cumsum(_shares(a) - _shares(b), -1)[..., :-1]) @ np.diff(np.asarray(support, np.float64))
 
 
 def total_variation(a: ArrayLike, b: ArrayLike) -> Floats:
-    r"""Total variation :math:`\frac12 \sum_k |p_k - q_k|` of two histograms: counts (..., K) to (...) in [0, 1], NaN for an empty one."""
+    r"""Total variation distance of two histograms, :math:`\frac12 \sum_k |p_k - q_k|`, in [0, 1].
+
+    Arguments:
+        a: Counts (..., K).
+        b: Counts (..., K).
+
+    Returns:
+        Distances (...); NaN where a histogram is empty.
+    """
     return np.abs(_shares(a) - _shares(b)).sum(-1) / 2
 
 
@@ -283,6 +290,25 @@ class Metric:
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
     help: str = ""
+
+    def texts(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return estimate and interval as text, of the reference and of the generated samples; "–" and "" for None.
+
+        All have the same decimals: one for per cent (unit "%"), else enough for three digits of the larger estimate and
+        two of the smaller.
+        """
+        values = (self.reference, self.generated)
+        scale = 100 if self.unit == "%" else 1
+        sizes = [math.floor(math.log10(abs(v.value))) for v in values if v and 0 < abs(v.value) < math.inf]
+        decimals = 1 if self.unit == "%" else min(6, max(0, 2 - max(sizes), 1 - min(sizes))) if sizes else 2
+
+        def texts(value: Value | None) -> tuple[str, str]:
+            if value is None:
+                return "–", ""
+            estimate, low, high = (f"{scale * x:.{decimals}f}" for x in (value.value, value.low, value.high))
+            return estimate, f"[{low}, {high}]"
+
+        return texts(values[0]), texts(values[1])
 
 
 @dataclass(frozen=True)
@@ -312,7 +338,7 @@ class Table:
         """Return aligned lines for a terminal: title, facts, rows, and what the signs mean."""
         rows = [["", "", "reference", "", "generated", "", ""]]
         for metric in self.metrics:
-            cells = [part for value in (metric.reference, metric.generated) for part in _cells(value, metric.unit)]
+            cells = [text for texts in metric.texts() for text in texts]
             rows.append([metric.title, metric.unit, *cells, _ARROW[metric.better]])
         width = [max(len(row[column]) for row in rows) for column in range(7)]
         pads = (str.ljust, str.ljust, str.rjust, str.ljust, str.rjust, str.ljust, str.ljust)
@@ -330,8 +356,9 @@ class Table:
     def markdown(self) -> str:
         """Return a Markdown table with the facts below it."""
         rows = [
-            f"| {_plain(metric.title)} {_ARROW[metric.better]} | {metric.unit} | {' '.join(_cells(metric.reference, metric.unit))} "
-            f"| {' '.join(_cells(metric.generated, metric.unit))} |"
+            f"| {_plain(metric.title)} {_ARROW[metric.better]} | {metric.unit} | "
+            + " | ".join(" ".join(texts) for texts in metric.texts())
+            + " |"
             for metric in self.metrics
         ]
         facts = [f"- {_plain(key)}: {_plain(value)}" for key, value in self.facts.items()]
@@ -365,14 +392,6 @@ _ARROW = {"higher": "↑", "lower": "↓", None: ""}
 _LEGEND = "↑ higher is better, ↓ lower is better, – does not apply; in brackets 95 % bootstrap intervals"
 
 
-def _cells(value: Value | None, unit: str) -> tuple[str, str]:
-    """Return estimate and interval as two texts."""
-    if value is None:
-        return "–", ""
-    estimate, low, high = value.text(unit)
-    return estimate, f"[{low}, {high}]"
-
-
 def _plain(text: Any) -> str:
     """Return text that does not end a Markdown cell or start HTML."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
@@ -393,7 +412,7 @@ def _streams(seed: int, count: int) -> list[np.random.Generator]:
 def _resamples(
     counts: NDArray[np.int64], n_resamples: int, rng: np.random.Generator, step: int | None = None
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield arrays (r, K): how often n draws with replacement hit each of K distinct rows, of which there are `counts` (n in all)."""
+    """Yield (r, K): how often n draws with replacement hit each of K distinct rows, which occur `counts` times."""
     n, k = int(counts.sum()), len(counts)
     step = step or max(1, CHUNK // n)
     for start in range(0, n_resamples, step):

@@ -10,6 +10,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors but for those that torch causes itself: its forward-mode derivatives compile TorchScript."""
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
     """Seed torch for the test and give the old state back after it, so that no test leans on another."""

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gendiff import files
 from gendiff.files import UserError, atomic_write, load_npz, new_folder, read_json, read_text, sha256, write_json
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -321,6 +320,3 @@ def test_damaged_archives_are_one_line(tmp_path):
         with pytest.raises(UserError, match=rf"\A{path}: [^\n]+\Z"):
             load_npz(path)
 
-
-def test_the_limit_is_part_of_the_contract():
-    assert files.MAX_BYTES == 4 << 30

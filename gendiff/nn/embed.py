@@ -11,7 +11,7 @@ from gendiff.files import UserError
 class Fourier(nn.Module):
     """Sines and cosines of a scalar at geometrically spaced frequencies.
 
-    y_k = cos(2π f_k s), y_{K/2+k} = sin(2π f_k s), with f_k = 1 / period_k and periods from `longest` down to `shortest`.
+    y_k = cos(2π s / period_k) and y_{K/2+k} = sin(2π s / period_k), with K/2 periods from `longest` to `shortest`.
     The frequencies are fixed, so nothing is learned and nothing is saved.
 
     Args:
@@ -43,8 +43,8 @@ class Fourier(nn.Module):
 class Conditioning(nn.Module):
     """The sum of learned embeddings of the conditions of each sample, absent ones replaced by a learned null.
 
-    A float condition c becomes W₂ silu(W₁ c + b₁) + b₂ and should be standardized; an integer condition is looked up in a table.
-    A condition that is missing for one sample (NaN, or −1 for an integer) or for the whole batch (not in the
+    A float condition c becomes W₂ silu(W₁ c + b₁) + b₂ and should be standardized; an integer one is looked up in a
+    table. A condition that is missing for one sample (NaN, or −1 for an integer) or for the whole batch (not in the
     dictionary) contributes its own learned null vector, which is what classifier-free guidance needs.
 
     Args:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gendiff.files import UserError
 from gendiff.model import Model
 from gendiff.train.task import DiffusionTask
 
@@ -48,7 +51,7 @@ class AveragedWeights(WeightAveraging):
         if self._average_model is None:
             raise RuntimeError("there are no averages before training starts")
         current = {name: value.clone() for name, value in denoiser.state_dict().items()}
-        denoiser.load_state_dict(self._average_model.module.denoiser.state_dict())  # type: ignore[union-attr, arg-type]
+        denoiser.load_state_dict(self._average_model.module.denoiser.state_dict())  # type: ignore[union-attr]
         try:
             yield
         finally:
@@ -56,53 +59,97 @@ class AveragedWeights(WeightAveraging):
 
 
 class Keeper(Callback):
-    """Writes `checkpoints/last.ckpt` for resuming and `model/` for using, both whole at any moment.
+    """Writes `model/` for using and `checkpoints/last.ckpt` for resuming, both whole at any moment.
+
+    The model goes first, so where a checkpoint ends the run its model is there. Both hold whole optimizer steps only.
 
     Arguments:
         folder: The run folder.
         model: The model in training; its denoiser is the task's.
         averages: Whose weights go to `model/`.
-        every: Batches between checkpoints (1000).
-        seconds: Time between checkpoints (60).
+        every: Steps between checkpoints (1000).
+        seconds: Longest time between checkpoints (60).
     """
 
     def __init__(self, folder: Path, model: Model, averages: AveragedWeights, every: int = 1000, seconds: float = 60.0):
         self.folder, self.model, self.averages = folder, model, averages
         self.every, self.seconds = every, seconds
+        self.interrupted = False
         self._last_time, self._last_step = time.monotonic(), -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save when it is time; only after whole optimizer steps."""
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside the block Ctrl-C (or SIGTERM) ends the run after the step in hand, a second one at once.
+
+        Raises:
+            KeyboardInterrupt: at its end, if there was one.
+        """
+
+        def stop(number: int, frame: Any) -> None:
+            self.interrupted = True
+            signal.signal(number, before[number])
+
+        signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.getsignal(number) for number in signals}
+        for number in signals:
+            signal.signal(number, stop)
+        try:
+            yield
+        except SystemExit:  # what Lightning makes of a signal
+            raise KeyboardInterrupt from None
+        finally:
+            for number in signals:
+                signal.signal(number, before[number])
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time."""
+        task: DiffusionTask = pl_module  # type: ignore[assignment]
         step = trainer.global_step
-        if step == self._last_step or pl_module.batch_number % trainer.accumulate_grad_batches:  # type: ignore[operator]
+        if step == self._last_step or task.batch_number % trainer.accumulate_grad_batches:
             return
         due = step % self.every == 0 or time.monotonic() - self._last_time > self.seconds
-        if due or step == trainer.max_steps:
+        if due or self.interrupted or step == trainer.max_steps:
             self.save(trainer)
+        trainer.should_stop |= self.interrupted
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """On Ctrl-C leave a usable run."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > max(self._last_step, 0):
-            self.save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what a bound on time has cut."""
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what a bound on time has cut; there is one epoch only, and after it the weights become the averages."""
         if trainer.global_step > self._last_step:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write checkpoint and model."""
+        """Write model and checkpoint.
+
+        Raises:
+            UserError: if the weights are not finite, or cannot be written.
+        """
         self._last_time, self._last_step = time.monotonic(), trainer.global_step
+        if not all(torch.isfinite(weights).all() for weights in self.model.denoiser.parameters()):
+            raise diverged("the weights are", trainer.global_step)
+        if trainer.is_global_zero:
+            with self.averages.applied(self.model.denoiser):
+                self.model.save(self.folder / "model")
         path = self.folder / "checkpoints" / "last.ckpt"
         part = path.with_name(".last.ckpt.part")
-        trainer.save_checkpoint(part)
-        if not trainer.is_global_zero:
-            return
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        with self.averages.applied(self.model.denoiser):
-            self.model.save(self.folder / "model")
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+        except OSError as error:
+            raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def diverged(what: str, step: int) -> UserError:
+    """Return the error of a run that has left the numbers."""
+    return UserError(f"{what} not finite at step {step:,}; start a new run with a lower --learning-rate")
 
 
 class Progress(Callback):
@@ -121,11 +168,12 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
+        task: DiffusionTask = pl_module  # type: ignore[assignment]
         total = trainer.max_steps if trainer.max_steps > 0 else None
         hidden = self.quiet or not trainer.is_global_zero
         interval = 0.5 if sys.stderr.isatty() else 20.0
         self._bar = tqdm(total=total, initial=trainer.global_step, unit="step", disable=hidden, mininterval=interval, desc="training", dynamic_ncols=True)
-        self._clock, self._seen = time.monotonic(), pl_module.samples_seen
+        self._clock, self._seen = time.monotonic(), task.samples_seen
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count, and now and then read the means; numbers are read from the device only here."""
@@ -166,7 +214,7 @@ class NonFinite(Callback):
         """Look at the loss now and then."""
         task: DiffusionTask = pl_module  # type: ignore[assignment]
         if task.batch_number % self.every == 0 and not torch.isfinite(task.last["loss"]):
-            raise FloatingPointError(f"the loss is not finite at step {trainer.global_step}; lower --learning-rate")
+            raise diverged("the loss is", trainer.global_step)
 
 
 class Previews(Callback):
@@ -182,12 +230,14 @@ class Previews(Callback):
 
     def __init__(self, folder: Path, model: Model, averages: AveragedWeights, every: int, count: int = 24):
         self.folder, self.model, self.averages, self.every, self.count = folder, model, averages, every, count
+        self._last_step = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draw when it is time."""
         step = trainer.global_step
-        if step == 0 or step % self.every or not trainer.is_global_zero:
+        if step % self.every or step in (self._last_step, trainer.max_steps) or not trainer.is_global_zero:
             return
+        self._last_step = step
         with self.averages.applied(self.model.denoiser):
             records = self.model.sample(self.count, seed=0)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ def train(
     learning_rate: float = 2e-3,
     average: float = 0.999,
     previews: int = 3,
+    checkpoint_every: int = 1000,
     resume: bool = False,
     on_error: str = "stop",
     reading: dict[str, Any] | None = None,
@@ -65,6 +66,7 @@ def train(
         learning_rate: Peak rate (2e-3), reached after 100 steps, then falling to zero by half a cosine.
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
+        checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.
         resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
         on_error: "stop" at a bad record, or "skip" it.
         reading: Further options of the modality's reader.
@@ -77,6 +79,7 @@ def train(
 
     Raises:
         UserError: for bad files or options; then no run folder is left behind.
+        KeyboardInterrupt: on Ctrl-C, after the step in hand is done and saved; `resume` goes on from there.
     """
     settings = {key: value for key, value in locals().items() if key not in ("say", "resume")}
     settings["files"] = [str(Path(file).resolve()) for file in files]
@@ -173,7 +176,7 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
 
 
 def _check(settings: dict[str, Any]) -> None:
-    for name, low in (("steps", 1), ("batch_size", 1), ("previews", 0)):
+    for name, low in (("steps", 1), ("batch_size", 1), ("previews", 0), ("checkpoint_every", 1)):
         value = settings[name]
         if value is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")

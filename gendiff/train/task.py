@@ -58,7 +58,8 @@ class DiffusionTask(pl.LightningModule):
         matrices = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() > 1]
         others = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=True)
+        fused = "mixed" not in str(self.trainer.precision)  # Lightning clips no gradients for a fused optimizer in mixed precision
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused)
 
     def progress(self) -> float:
         """Return how much of the run is behind, 0 to 1."""

@@ -1,8 +1,8 @@
-"""EDM's graph network written plainly from the published equations: the oracle of the tests and the rival of the benchmark.
+"""EDM's graph network written plainly from the published equations: oracle of the tests, rival in the benchmark.
 
-Satorras, Hoogeboom, Welling, "E(n) Equivariant Graph Neural Networks" (2021), equations 3-6, with the choices of Hoogeboom et
-al., "Equivariant Diffusion for Molecule Generation in 3D" (2022), appendix B: all pairs of a batch padded to one size as two
-index lists, features gathered for both ends of every pair and concatenated, results added back to the receiving atom.
+Satorras, Hoogeboom, Welling, "E(n) Equivariant Graph Neural Networks" (2021), equations 3-6, with the choices of
+Hoogeboom et al., "Equivariant Diffusion for Molecule Generation in 3D" (2022), appendix B: all pairs of a batch padded
+to one size as two index lists, features of both ends of a pair gathered and joined, results added to the receiver.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def pair_indices(batch: int, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Receiving and sending node of every ordered pair within each of `batch` molecules of `size` atoms, pairs (i, i) included."""
+    """Receiving and sending node of every ordered pair, (i, i) too, in each of `batch` molecules of `size` atoms."""
     first = torch.arange(batch, device=device).view(-1, 1, 1) * size
     atom = torch.arange(size, device=device)
     receiver = (first + atom.view(1, -1, 1)).expand(batch, size, size)
@@ -108,8 +108,8 @@ class PlainBlock(nn.Module):
 class PlainEGNN(nn.Module):
     """EDM's network on a padded batch.
 
-    `scalars` node features and `levels` noise levels go in together; the displacement of the coordinates without its mean and
-    the scalars come out. `previous` adds the squared distances and scalars of an earlier estimate to the inputs.
+    `scalars` node features and `levels` noise levels go in together; the displacement of the coordinates without its
+    mean and the scalars come out. `previous` adds squared distances and scalars of an earlier estimate to the inputs.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class PlainEGNN(nn.Module):
 
         start = position.reshape(-1, 3)
         nodes = [scalars] if previous is None else [scalars, previous[1]]
-        h = torch.cat((*nodes, level.unsqueeze(1).expand(batch, size, -1)), -1).reshape(batch * size, -1) 
+        h = torch.cat((*nodes, level.unsqueeze(1).expand(batch, size, -1)), -1).reshape(batch * size, -1)
         h = self.embedding(h)
         features = geometry(start, receiver, sender)[0]
         if previous is not None:
@@ -175,13 +175,8 @@ class PlainEGNN(nn.Module):
 def copy_weights(plain: PlainEGNN, ours: nn.Module) -> None:
     """Give gendiff's EGNN the weights of `plain`."""
     with torch.no_grad():
-        for pair in weight_pairs(plain, ours):
-            pair[1].copy_(pair[0])
-
-
-def copy_gradients(plain: PlainEGNN, ours: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Gradients of both networks, as pairs of equal meaning."""
-    return weight_pairs(plain, ours, gradient=True)
+        for theirs, mine in weight_pairs(plain, ours):
+            mine.copy_(theirs)
 
 
 def weight_pairs(plain: PlainEGNN, ours: nn.Module, gradient: bool = False) -> list[tuple[Tensor, Tensor]]:

@@ -11,11 +11,13 @@ EDM is blind to conjugation (1.395 Å in benzene counts as single), and without 
 
 1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm).
 2. A bond shorter than `CERTAIN` (double) or `TRIPLE` is multiple, whatever it does to the valences of its atoms: a carbon that
-   ends up with five bonds makes the molecule invalid, and nothing is repaired. At a charged atom step 3 decides instead.
-3. Bonds that are shorter than the `CONJUGATED` length of their elements but not certain may be double. Among them, a
-   maximum-weight matching over the atoms with free valence chooses: an atom takes part in at most one, and a bond weighs
-   0.3 + (longest − d) / (longest − certain), the length inside the band in units of the band. Aromatic rings thus become Kekulé
-   structures, the shorter bonds of a diene, an amidine or an azole become the double ones.
+   ends up with five bonds makes the molecule invalid, and nothing is repaired.
+3. A single bond shorter than the `CONJUGATED` length of its elements may be double if both of its atoms have free valence and
+   no multiple bond yet. A maximum-weight matching chooses among these bonds, so that an atom takes part in at most one; a bond
+   weighs (longest − d) / 10 pm, and `RING` more if it lies in a ring of such bonds. Aromatic rings thus become Kekulé structures
+   (an amino group does not take part), and the shorter bonds of an azole or an amidine become the double ones.
+   Bonds at charged atoms are never certain: they are matched here, and those of certain length once more, so that nitro
+   groups, carboxylates, N-oxides, azides and isonitriles come out right if the formal charges are given.
 4. What is left of the normal valence (C 4, N 3, O 2, F 1, …; formal charges shift it) is filled with hydrogens.
 
 **RDKit** (`rule="rdkit"`, hydrogens explicit): `rdDetermineBonds` in a separate process that is killed after `TIME_LIMIT` seconds
@@ -33,8 +35,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
+import networkx
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
@@ -48,6 +51,8 @@ Molecule = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
 TIME_LIMIT = 5.0  # seconds RDKit may think about the bonds of one molecule
 ATOM_LIMIT = 100  # largest molecule handed to RDKit's rule
+RING = 0.4  # weight of a bond in a conjugated ring, in units of 10 pm of length
+CHARGED = 4  # pm by which a conjugated bond may be longer at a charged atom
 OVERLAP = 0.6  # atoms nearer than this fraction of their single-bond length overlap
 
 # Typical bond lengths in picometres, as published with EDM.
@@ -64,8 +69,8 @@ VALENCES = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 Hg 
 
 # Lengths of the heavy-atom rule in picometres, tuned on MMFF94s and B3LYP geometries.
 TRIPLE = "C-C 124 C-N 119 N-N 114"
-CERTAIN = "C-C 135 C-N 130 C-O 128 C-S 167 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
-CONJUGATED = "C-C 145 C-N 138 C-S 172 N-N 137"
+CERTAIN = "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
+CONJUGATED = "C-C 144 C-N 138 N-N 136"
 NORMAL = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
 
 
@@ -87,11 +92,13 @@ def _elements(text: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return table
 
 
+_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+
 # A stage is reached through the stages before it, so nested thresholds turn the rule into a count of passed stages.
 _EDM = np.minimum.accumulate([_pairs(SINGLE) + 10, _pairs(DOUBLE) + 5, _pairs(TRIPLE_BONDS) + 3])
 _ALLOWED = _elements(VALENCES, (119, 16))
 _NORMAL = np.argmax(_elements(NORMAL, (119, 16)), axis=1)
-_HEAVY = np.minimum(np.stack([_pairs(CONJUGATED), _pairs(CERTAIN), _pairs(TRIPLE)]), _EDM[0])
+_HEAVY = np.stack([np.maximum(_pairs(CONJUGATED), _pairs(CERTAIN)), _pairs(CERTAIN), _pairs(TRIPLE)])
 
 
 def by_size(num_atoms: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -221,38 +228,35 @@ def heavy_orders(
     orders = np.empty((*numbers.shape, numbers.shape[1]), np.int8)
     for rows in _chunks(numbers):
         z, distance = numbers[rows], _distances(positions[rows], mask[rows])
-        left, right = z[:, :, None], z[:, None, :]
-        longest, certain, triple = (table[left, right] for table in _HEAVY)
-        neutral = (charge[rows, :, None] == 0) & (charge[rows, None, :] == 0)
-        order = (distance < _EDM[0][left, right]).astype(np.int8)
+        longest, certain, triple = (table[z[:, :, None], z[:, None, :]] for table in _HEAVY)
+        neutral = _both(charge[rows] == 0)
+        capacity = _capacity(z, charge[rows])
+        order = (distance < _EDM[0][z[:, :, None], z[:, None, :]]).astype(np.int8)
         order += (distance < certain) & neutral
         order += (distance < triple) & neutral
-        charged = ~neutral & (distance < np.maximum(longest, certain))
-        band = np.triu((order == 1) & (distance < longest) & neutral | charged)
-        free = (_capacity(z, charge[rows]) > order.sum(2)) & (order.max(2, initial=0) < 2)
-        band &= free[:, :, None] & free[:, None, :]
-        with np.errstate(invalid="ignore"):
-            weight = 0.3 + np.clip((longest - distance) / (longest - certain), 0, 1)
-        for m in np.flatnonzero(band.any((1, 2))):
-            for i, j in _matching(np.argwhere(band[m]), weight[m]):
-                order[m, i, j] += 1
-                order[m, j, i] += 1
+        weight = (longest - distance + CHARGED * ~neutral) / 10
+        band = (order == 1) & (weight > 0) & _both((capacity > order.sum(2)) & (order.max(2, initial=0) < 2))
+        _match(order, band, weight)
+        if not neutral.all():
+            _match(order, (distance < certain) & ~neutral & _both(capacity > order.sum(2)), weight)
         orders[rows] = order
     return orders
 
 
-def _matching(edges: NDArray[np.int64], weight: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """The set of edges without a common atom that weighs most."""
-    if len(edges) == 1:
-        return [(int(edges[0, 0]), int(edges[0, 1]))]
-    import networkx
-
-    graph = networkx.Graph()
-    graph.add_weighted_edges_from((int(i), int(j), float(weight[i, j])) for i, j in edges)
-    return sorted(tuple(sorted(pair)) for pair in networkx.max_weight_matching(graph))
+def _both(atoms: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(M, N) to (M, N, N): the condition holds for both atoms of a pair."""
+    return atoms[:, :, None] & atoms[:, None, :]
 
 
-_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+def _match(order: NDArray[np.int8], band: NDArray[np.bool_], weight: NDArray[np.float64]) -> None:
+    """Raise the orders of the maximum-weight matching among the bonds of `band`; all (M, N, N)."""
+    for m in np.flatnonzero(band.any((1, 2))):
+        graph = networkx.Graph()
+        graph.add_weighted_edges_from((i, j, RING + weight[m, i, j]) for i, j in np.argwhere(np.triu(band[m])).tolist())
+        for i, j in networkx.bridges(graph):
+            graph[i][j]["weight"] -= RING
+        for i, j in networkx.max_weight_matching(graph):
+            order[m, [i, j], [j, i]] += 1
 
 
 def infer_bonds(
@@ -269,7 +273,8 @@ def infer_bonds(
         positions: (N, 3) in Å.
         charges: (N,) formal charges; none means neutral atoms.
         rule: "lookup" (tables of lengths; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit hydrogens only).
-        hydrogens: "explicit" (all atoms are given) or "implicit" (RDKit adds hydrogens with coordinates after the heavy atoms).
+        hydrogens: "explicit" (all atoms are given; one with too few bonds is left a radical) or "implicit" (RDKit adds
+            hydrogens, with coordinates, after the heavy atoms).
 
     Returns:
         The molecule with a conformer, and why it is not valid ("" if it is). A valid molecule is sanitised; another one has
@@ -285,48 +290,57 @@ def infer_bonds(
 def infer_all(
     molecules: Sequence[Molecule], rule: Rule = "lookup", hydrogens: Hydrogens = "explicit"
 ) -> list[tuple[Chem.Mol, str]]:
-    """`infer_bonds` of many molecules, each (numbers, positions, charges or None); same-size molecules share the arithmetic."""
+    """`infer_bonds` of many molecules, each (numbers, positions, charges or None); equal sizes share the arithmetic."""
     if rule == "rdkit" and hydrogens == "implicit":
         raise UserError("bond rule 'rdkit' needs explicit hydrogens; use rule 'lookup' or a model of all atoms")
-    finite = [bool(np.isfinite(positions).all()) for _, positions, _ in molecules]
-    results = [_refuse(_draw(molecule, (), None), "positions are not finite") for molecule in molecules]
-    rows = [index for index, good in enumerate(finite) if good]
+    reasons = [_refusal(numbers, positions) for numbers, positions, _ in molecules]
+    results = [_refuse(_draw(one, ()), why) if why else None for one, why in zip(molecules, reasons, strict=True)]
+    rows = [row for row, why in enumerate(reasons) if not why]
     if rule == "rdkit":
         with RDKitBonds() as worker:
             for row in rows:
                 numbers, positions, charges = molecules[row]
-                bonds, formal, reason = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
-                results[row] = _finish(_draw(molecules[row], bonds, formal), reason, hydrogens)
-        return results
-    for group, _ in by_size(np.array([len(molecules[row][0]) for row in rows], int)):
-        chosen = [molecules[rows[index]] for index in group]
-        numbers = np.array([np.asarray(z) for z, _, _ in chosen], np.int64)
-        positions = np.array([np.asarray(x) for _, x, _ in chosen], np.float64).reshape(*numbers.shape, 3)
-        charges = np.array([np.zeros(len(z), int) if q is None else np.asarray(q) for z, _, q in chosen], np.int64)
-        mask = np.ones(numbers.shape, bool)
-        if hydrogens == "explicit":
-            orders = lookup_orders(numbers, positions, mask)
-        else:
-            orders = heavy_orders(numbers, positions, mask, charges)
-        near = _overlaps(numbers, positions, mask)
-        for index, molecule, order, overlap in zip(group, chosen, orders, near, strict=True):
-            i, j = np.nonzero(np.triu(order))
-            mol = _draw(molecule, np.stack([i, j, order[i, j]], 1).tolist(), molecule[2], hydrogens == "explicit")
-            results[rows[index]] = _finish(mol, "atoms overlap" if overlap else "", hydrogens)
-    return results
+                bonds, formal, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
+                results[row] = _finish(_draw((numbers, positions, formal), bonds), why, hydrogens)
+    else:
+        for group, _ in by_size(np.array([len(molecules[row][0]) for row in rows], int)):
+            chosen = [molecules[rows[index]] for index in group]
+            for index, molecule, order in zip(group, chosen, _orders(chosen, hydrogens), strict=True):
+                i, j = np.nonzero(np.triu(order))
+                bonds = np.stack([i, j, order[i, j]], 1).tolist()
+                results[rows[index]] = _finish(_draw(molecule, bonds, hydrogens == "explicit"), "", hydrogens)
+    return [result for result in results if result is not None]
 
 
-def _overlaps(numbers: NDArray[np.int64], positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(M,) whether two atoms are nearer than any bond of their elements could be."""
-    single = _EDM[0][numbers[:, :, None], numbers[:, None, :]] - 10
-    return (_distances(positions, mask) < np.where(np.isfinite(single), OVERLAP * single, 50.0)).any((1, 2))
+def _orders(molecules: Sequence[Molecule], hydrogens: Hydrogens) -> NDArray[np.int8]:
+    """(M, N, N) bond orders of molecules of N atoms each."""
+    numbers = np.array([numbers for numbers, _, _ in molecules], np.int64)
+    positions = np.array([positions for _, positions, _ in molecules], np.float64)
+    mask = np.ones(numbers.shape, bool)
+    if hydrogens == "explicit":
+        return lookup_orders(numbers, positions, mask)
+    charged = any(charges is not None and np.any(charges) for _, _, charges in molecules)
+    zero = np.zeros(numbers.shape[1], int)
+    charges = np.array([zero if charges is None else charges for _, _, charges in molecules]) if charged else None
+    return heavy_orders(numbers, positions, mask, charges)
 
 
-def _draw(
-    molecule: Molecule, bonds: Iterable[Sequence[int]], charges: Sequence[int] | NDArray[Any] | None, explicit: bool = True
-) -> Chem.Mol:
-    """An unsanitised molecule of bonds (i, j, order) with its coordinates as conformer."""
-    numbers, positions, _ = molecule
+def _refusal(numbers: NDArray[Any], positions: NDArray[Any]) -> str:
+    """Why no bonds can be drawn among these points; "" if they can."""
+    if len(numbers) == 0:
+        return "no atoms"
+    if not np.isfinite(positions).all():
+        return "positions are not finite"
+    number = np.asarray(numbers, np.int64)
+    distance = _distances(np.asarray(positions)[None], np.ones((1, len(number)), bool))[0]
+    single = _EDM[0][number[:, None], number] - 10
+    near = np.argwhere(np.triu(distance < OVERLAP * np.where(np.isfinite(single), single, 100)))
+    return f"atoms {near[0, 0] + 1} and {near[0, 1] + 1} overlap" if len(near) else ""
+
+
+def _draw(molecule: Molecule, bonds: Iterable[Sequence[int]], explicit: bool = True) -> Chem.Mol:
+    """An unsanitised molecule of bonds (i, j, order) with its coordinates, where finite, as conformer."""
+    numbers, positions, charges = molecule
     mol = Chem.RWMol()
     for index, number in enumerate(numbers):
         atom = Chem.Atom(int(number))
@@ -365,8 +379,8 @@ def _finish(mol: Chem.Mol, reason: str, hydrogens: Hydrogens) -> tuple[Chem.Mol,
 class RDKitBonds:
     """RDKit's rule in a process of its own, which is killed and replaced when a molecule takes too long.
 
-    Use as a context manager and call with (numbers, positions, total charge); the answer is bonds (i, j, order), formal
-    charges and a reason ("" on success).
+    Use it as a context manager and call it with (numbers, positions, total charge); the answer is bonds (i, j, order), formal
+    charges and a reason, "" on success.
 
     Args:
         time_limit: seconds for one molecule; default `TIME_LIMIT`.
@@ -376,7 +390,7 @@ class RDKitBonds:
     def __init__(self, time_limit: float | None = None, atom_limit: int | None = None) -> None:
         self.time_limit = TIME_LIMIT if time_limit is None else time_limit
         self.atom_limit = ATOM_LIMIT if atom_limit is None else atom_limit
-        self.process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> RDKitBonds:
         return self
@@ -385,59 +399,61 @@ class RDKitBonds:
         self._stop()
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        assert process.stdout
-        process.stdout.readline()  # ready: the time limit does not count the start
+        if not cast(IO[str], process.stdout).readline():  # the time limit does not count the start
+            raise RuntimeError(f"the process that draws bonds ended at once with code {process.wait()}")
         return process
 
     def _stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
     def __call__(
         self, numbers: NDArray[Any], positions: NDArray[Any], charge: int = 0
-    ) -> tuple[list[list[int]], list[int] | None, str]:
+    ) -> tuple[list[list[int]], NDArray[Any] | None, str]:
         if len(numbers) > self.atom_limit:
-            return [], None, f"{len(numbers)} atoms, more than the limit of {self.atom_limit}"
-        self.process = process = self.process or self._start()
+            return [], None, f"{len(numbers)} atoms, more than the {self.atom_limit} that RDKit's rule is given"
+        self._process = process = self._process or self._start()
+        question = {"numbers": np.asarray(numbers).tolist(), "positions": np.asarray(positions).tolist(), "charge": charge}
         late = threading.Timer(self.time_limit, process.kill)
         late.start()
         try:
-            question = {"numbers": np.asarray(numbers).tolist(), "positions": np.asarray(positions).tolist(), "charge": charge}
-            process.stdin.write(json.dumps(question) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
+            stdin = cast(IO[str], process.stdin)
+            stdin.write(json.dumps(question) + "\n")
+            stdin.flush()
+            answer = cast(IO[str], process.stdout).readline()
         except BrokenPipeError:
             answer = ""
-        finally:
-            late.cancel()
+        expired = late.finished.is_set()
+        late.cancel()
         if not answer:
             self._stop()
-            return [], None, f"RDKit found no bonds within {self.time_limit:g} s"
-        return tuple(json.loads(answer))
+            return [], None, f"RDKit drew no bonds within {self.time_limit:g} s" if expired else "RDKit crashed"
+        bonds, charges, reason = json.loads(answer)
+        return bonds, None if charges is None else np.array(charges), reason
 
 
 def _serve() -> None:
-    """The other side of `RDKitBonds`: one JSON line in, one out."""
+    """The other side of `RDKitBonds`: after an empty line, one line of JSON in, one out."""
     print(flush=True)
     with rdBase.BlockLogs():
         for line in sys.stdin:
             question = json.loads(line)
-            mol = _draw((question["numbers"], question["positions"], None), (), None)
+            mol = _draw((question["numbers"], question["positions"], None), ())
             try:
                 rdDetermineBonds.DetermineBonds(mol, charge=question["charge"])
                 Chem.Kekulize(mol, clearAromaticFlags=True)
-                bonds = [[b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())] for b in mol.GetBonds()]
-                answer = bonds, [atom.GetFormalCharge() for atom in mol.GetAtoms()], ""
             except (ValueError, RuntimeError) as error:
-                answer = [], None, str(error).strip().splitlines()[0]
-            print(json.dumps(answer), flush=True)
+                print(json.dumps([[], None, str(error).strip().splitlines()[0]]), flush=True)
+                continue
+            bonds = [[b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())] for b in mol.GetBonds()]
+            print(json.dumps([bonds, [atom.GetFormalCharge() for atom in mol.GetAtoms()], ""]), flush=True)

@@ -1,8 +1,8 @@
 r"""Pictures of molecules: structural formulas of valid ones, balls and sticks of the others.
 
-A valid molecule is drawn flat, as chemists do. One that is not has no formula; it is shown as it stands in space, in a red
-frame: the axes of largest and second largest spread span the page, and what lies behind is paler. Its bonds are those drawn
-by the bond rule or, where there are none at all, pairs closer than 1.25 times the sum of their covalent radii.
+A valid molecule is drawn flat, as chemists do. One that is not has no formula; it is shown as it stands in space, in a
+red frame: the axes of largest and second largest spread span the page, and what lies behind is paler. Its bonds are
+those drawn by the bond rule or, where there are none at all, pairs closer than 1.25 times the sum of covalent radii.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def grid_png(
 
 
 def svg(mol: Chem.Mol, legend: str = "", width: int = CELL, height: int = CELL) -> str:
-    """A molecule as an SVG element for HTML: formula if valid, else balls and sticks in a red frame; text is escaped."""
+    """A molecule as SVG element for HTML: formula if valid, else balls and sticks in a red frame; text is escaped."""
     if not is_valid(mol):
         return ball_and_stick_svg(mol, legend or _caption(mol, False)[0], width, height, frame=True)
     from rdkit.Chem.Draw import rdMolDraw2D
@@ -124,7 +124,7 @@ def svg(mol: Chem.Mol, legend: str = "", width: int = CELL, height: int = CELL) 
 def ball_and_stick_svg(
     mol: Chem.Mol, legend: str = "", width: int = CELL, height: int = CELL, frame: bool = False
 ) -> str:
-    """The 3-D coordinates of a molecule as an SVG element: shaded balls and sticks seen along the axis of least spread."""
+    """A molecule in space as SVG element: shaded balls and sticks seen along the axis of least spread."""
     parts = []
     for shape in _scene(mol, width, height):
         color = _hex(_mix(shape.color, shape.pale))
@@ -138,7 +138,8 @@ def ball_and_stick_svg(
             parts.append(f'<line {ends} stroke="{color}" stroke-width="{shape.width:.1f}" stroke-linecap="round"/>')
     shine = (
         '<defs><radialGradient id="gendiff-shine" cx=".36" cy=".32" r=".75">'
-        '<stop offset="0" stop-color="#fff" stop-opacity=".75"/><stop offset=".35" stop-color="#fff" stop-opacity=".12"/>'
+        '<stop offset="0" stop-color="#fff" stop-opacity=".75"/>'
+        '<stop offset=".35" stop-color="#fff" stop-opacity=".12"/>'
         '<stop offset=".7" stop-color="#000" stop-opacity="0"/><stop offset="1" stop-color="#000" stop-opacity=".3"/>'
         "</radialGradient></defs>"
     )
@@ -152,14 +153,11 @@ def _svg_element(body: str, legend: str, width: int, height: int, color: tuple[i
     """An inline SVG element with a line of text below the picture, which is also its description for screen readers."""
     total = height + (CAPTION if legend else 0)
     short = escape(_fit(legend, lambda part: 6.0 * len(part), width - 8))
-    text = (
-        f'<text x="{width / 2:g}" y="{height + CAPTION * 0.62:g}" text-anchor="middle" font-family="sans-serif" font-size="11" '
-        f'fill="{_hex(color)}">{short}</text>'
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" width="{width}" height="{total}" role="img">'
-        f"<title>{escape(legend or 'molecule')}</title>{body}{text if legend else ''}</svg>"
-    )
+    style = f'text-anchor="middle" font-family="sans-serif" font-size="11" fill="{_hex(color)}"'
+    text = f'<text x="{width / 2:g}" y="{height + 0.62 * CAPTION:g}" {style}>{short}</text>' if legend else ""
+    size = f'viewBox="0 0 {width} {total}" width="{width}" height="{total}"'
+    title = f"<title>{escape(legend or 'molecule')}</title>"
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{title}{body}{text}</svg>'
 
 
 def _draw_formula(drawing: Any, mol: Chem.Mol) -> Any:
@@ -271,7 +269,7 @@ def _bonds(mol: Chem.Mol, x: NDArray[np.float64], numbers: NDArray[np.int64]) ->
 
 
 def _principal(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotate centred positions so that their spread falls from the first axis to the third; third moments decide signs."""
+    """Rotate centred positions so that their spread falls from the first axis to the third; skewness decides signs."""
     x = x - x.mean(0)
     if not np.isfinite(x).all():
         return x

@@ -1,8 +1,8 @@
 """Write molecules as SDF, XYZ, SMILES list or NPZ, whole or not at all.
 
-RDKit molecules come in as a model made them: sanitised if they are valid, else with their bonds as drawn and the reason in the
-property `invalid`. SDF takes every molecule, so that a file shows what a model really made; nothing is repaired. XYZ and NPZ
-take those that have coordinates, SMILES lists those that are valid.
+RDKit molecules come in as a model made them: sanitised if they are valid, else with their bonds as drawn and the reason
+in the property `invalid`. SDF takes every molecule, so that a file shows what a model really made; nothing is repaired.
+XYZ and NPZ take those that have coordinates, SMILES lists those that are valid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
 from gendiff.files import UserError, atomic_write
-from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name
+from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name, heavy_mol
 
 _V2000_ATOMS, _V2000_LENGTH = 999, 9_999.0  # what fits the columns of a V2000 mol block
 
@@ -26,8 +26,8 @@ def annotate(
     """Note on a molecule what it is and where it comes from, as text properties that SDF writes as data fields.
 
     `valid` and `connected` are "true" or "false". Valid molecules get `SMILES` (with the stereochemistry of the
-    coordinates), `QED` [1], `logP` (Crippen) [2] and `MW` (g/mol); others a `reason`. `model`, `seed`, `index` are noted as
-    given; the title becomes model-index if there is none.
+    coordinates), `QED` [1], `logP` (Crippen) [2] and `MW` (g/mol); others a `reason`. `model`, `seed`, `index` are
+    noted as given; the title becomes model-index if there is none.
 
     References:
         | [1] G. R. Bickerton et al., Quantifying the chemical beauty of drugs (2012), doi 10.1038/nchem.1243
@@ -40,7 +40,7 @@ def annotate(
         index: Number of the molecule in the sample.
         reason: Why the molecule is not valid; by default its property `invalid`, or what RDKit says.
     """
-    from rdkit.Chem import QED, Crippen, Descriptors
+    from rdkit.Chem import QED
 
     if reason is None:
         reason = mol.GetProp("invalid") if mol.HasProp("invalid") else ""
@@ -48,17 +48,17 @@ def annotate(
         bare = None
         if not reason:
             try:
-                bare = Chem.RemoveHs(mol)
-            except (ValueError, RuntimeError) as error:
+                bare = heavy_mol(mol)
+            except ValueError as error:
                 reason = str(error)
         facts = {"valid": _word(not reason), "connected": _word(len(Chem.GetMolFrags(mol)) == 1)}
         if bare is not None and not reason:
             if bare.GetNumConformers():
                 Chem.AssignStereochemistryFrom3D(bare)
             facts["SMILES"] = Chem.MolToSmiles(bare)
-            facts["QED"] = f"{QED.qed(bare):.3f}"
-            facts["logP"] = f"{Crippen.MolLogP(bare):.2f}"
-            facts["MW"] = f"{Descriptors.MolWt(bare):.3f}"
+            properties = QED.properties(bare)
+            facts["QED"] = f"{QED.qed(bare, qedProperties=properties):.3f}"
+            facts |= {"logP": f"{properties.ALOGP:.2f}", "MW": f"{properties.MW:.3f}"}
     if reason:
         facts["reason"] = clean_name(reason, 200)
     origin = {"model": model or None, "seed": seed, "index": index}
@@ -87,8 +87,8 @@ def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
         How many molecules the file holds.
 
     Raises:
-        UserError: for an unknown extension, a file that cannot be written (permission, full disk), or if no molecule fits the
-            format.
+        UserError: for an unknown extension, a file that cannot be written (permission, full disk), or if no molecule
+            fits the format.
     """
     path = Path(path)
     writers: dict[str, tuple[Callable[[Chem.Mol], bool], str]] = {
@@ -127,10 +127,18 @@ def sdf_record(mol: Chem.Mol) -> str:
 
 
 def mol_block(mol: Chem.Mol) -> str:
-    """A mol block: V2000, or V3000 where atoms or coordinates do not fit. Bonds are written as they are if RDKit rejects them."""
+    """A mol block: V2000, or V3000 where something does not fit. Bonds that RDKit rejects are written as they are.
+
+    Without a conformer all coordinates are zero or, if the molecule is noted as invalid, NaN.
+    """
     mol = Chem.Mol(mol)
     mol.SetProp("_Name", _title(mol))
-    positions = mol.GetConformer().GetPositions() if mol.GetNumConformers() else np.zeros((0, 3))
+    if not mol.GetNumConformers():
+        conformer = Chem.Conformer(mol.GetNumAtoms())
+        conformer.Set3D(False)
+        conformer.SetPositions(np.full((mol.GetNumAtoms(), 3), np.nan if mol.HasProp("invalid") else 0.0))
+        mol.AddConformer(conformer)
+    positions = mol.GetConformer().GetPositions()
     large = mol.GetNumAtoms() > _V2000_ATOMS or bool((~(np.abs(positions) < _V2000_LENGTH)).any())
     for sound in (True, False):
         try:
@@ -143,8 +151,6 @@ def mol_block(mol: Chem.Mol) -> str:
 
 def _plain_block(mol: Chem.Mol, positions: NDArray[np.float64]) -> str:
     """A V3000 mol block of what is there, for molecules that RDKit does not write."""
-    if not len(positions):
-        positions = np.zeros((mol.GetNumAtoms(), 3))
     orders = {Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3, Chem.BondType.AROMATIC: 4}
     atoms = [
         f"{i} {atom.GetSymbol()} {x:.4f} {y:.4f} {z:.4f} 0" + (f" CHG={q}" if (q := atom.GetFormalCharge()) else "")

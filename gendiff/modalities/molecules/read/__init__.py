@@ -152,6 +152,7 @@ def embed_3d(mol: Chem.Mol, seed: int = 0) -> Chem.Mol:
             break
     else:
         raise Unusable("cannot be embedded in 3-D: ETKDGv3 finds no conformer")
+    _set_apart(mol)
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
         rdForceFieldHelpers.MMFFOptimizeMolecule(mol, "MMFF94s", maxIters=1000)
     elif rdForceFieldHelpers.UFFHasAllMoleculeParams(mol):
@@ -159,6 +160,17 @@ def embed_3d(mol: Chem.Mol, seed: int = 0) -> Chem.Mol:
     else:
         raise Unusable("cannot be embedded in 3-D: no force field (MMFF94s, UFF) has parameters for its atoms")
     return mol
+
+
+def _set_apart(mol: Chem.Mol) -> None:
+    """Line up the fragments of an embedded molecule, 2 Å between them; RDKit puts all of them at the origin."""
+    fragments, edge = Chem.GetMolFrags(mol), 0.0
+    if len(fragments) > 1:
+        x = mol.GetConformer().GetPositions()
+        for fragment in map(list, fragments):
+            x[fragment, 0] += edge - x[fragment, 0].min()
+            edge = x[fragment, 0].max() + 2.0
+        mol.GetConformer().SetPositions(x)
 
 
 @dataclass
@@ -239,8 +251,12 @@ class _Reader:
         stream = parsed()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # RDKit embeds and relaxes without Python's lock
             while chunk := list(islice(stream, CHUNK)):
-                with rdBase.BlockLogs():
+                with rdBase.BlockLogs():  # it is not safe in threads, so what uses it stays out of the pool
                     list(pool.map(self._complete, chunk))
+                    for record in chunk:
+                        if record.mol and not record.reason:
+                            molecule = from_mol(record.mol, name=record.name)
+                            record.molecule = molecule._replace(properties=record.properties)
                 defects = iter(self.defects([record.molecule for record in chunk if record.molecule]))
                 for record in chunk:
                     record.reason = record.reason or next(defects)
@@ -253,7 +269,7 @@ class _Reader:
         return MoleculeArrays.concatenate(parts)
 
     def _complete(self, record: Record) -> None:
-        """Cut, embed and convert the RDKit molecule of a record, or note why that is impossible."""
+        """Cut and embed the RDKit molecule of a record, or note why that is impossible."""
         if record.mol is None:
             return
         try:
@@ -274,7 +290,7 @@ class _Reader:
                     mol = Chem.AddHs(mol, addCoords=True)
                 else:
                     record.notes.append("without_hydrogens")
-            record.molecule = from_mol(mol, name=record.name)._replace(properties=record.properties)
+            record.mol = mol
         except Unusable as error:
             record.reason = str(error)
         except (ValueError, RuntimeError) as error:  # the kinds RDKit raises
@@ -289,5 +305,5 @@ class _Reader:
         notes.append("fragments")
         if self.fragments == "keep":
             return mol
-        parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
+        parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags="rejected" not in notes)
         return max(parts, key=lambda part: (part.GetNumHeavyAtoms(), part.GetNumAtoms()))

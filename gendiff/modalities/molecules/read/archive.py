@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 
 from gendiff.files import UserError, load_npz
 from gendiff.modalities.molecules.read.report import ReadReport
-from gendiff.modalities.molecules.records import BOND_TYPES, MIN_DISTANCE, MoleculeArrays, clean_name, find_defects
+from gendiff.modalities.molecules.records import (
+    BOND_TYPES,
+    MIN_DISTANCE,
+    Molecule,
+    MoleculeArrays,
+    canonical_smiles,
+    clean_name,
+    find_defects,
+    to_mol,
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -93,7 +103,8 @@ def restore_charges(arrays: MoleculeArrays, net: NDArray[np.int64] | None = None
     """Formal charges from bonds: N of valence four +1, O and S with one single bond −1.
 
     An aromatic N of valence four may be a pyridinium (+1) or an N-substituted pyrrole (0), and S with four single bonds
-    may be +2 (S-O drawn with separated charges) or 0. They take the charge only where that explains a net charge left open.
+    may be +2 (S-O with separated charges) or 0. They take the charge where that explains a net charge left open; if
+    only some of them can, RDKit says which.
 
     Arguments:
         arrays: Molecules; those without bonds get zeros.
@@ -117,9 +128,25 @@ def restore_charges(arrays: MoleculeArrays, net: NDArray[np.int64] | None = None
     for unit, atoms in undecided:
         if net is not None:
             left_open = net - np.bincount(owner, charges, len(arrays))
-            explained = left_open == unit * np.bincount(owner, atoms, len(arrays))
-            charges = charges + unit * (atoms & explained[owner])
+            count = np.bincount(owner, atoms, len(arrays))
+            charges = charges + unit * (atoms & (left_open == unit * count)[owner])
+            for row in np.flatnonzero((left_open > 0) & (left_open < unit * count)).tolist():
+                first, last = arrays.offsets[row : row + 2]
+                places = np.flatnonzero(atoms[first:last])
+                charges[first:last] = _place_charges(arrays[row], charges[first:last], places, unit, left_open[row])
     return charges.astype(np.int8)
+
+
+def _place_charges(
+    molecule: Molecule, charges: NDArray[np.int64], places: NDArray[np.int64], unit: int, missing: int
+) -> NDArray[np.int64]:
+    """Put `missing` charges on the first choice of `places` that RDKit accepts; none if it accepts none."""
+    for chosen in islice(combinations(places, int(missing) // unit), 200):
+        trial = charges.copy()
+        trial[list(chosen)] += unit
+        if canonical_smiles(to_mol(molecule._replace(charges=trial.astype(np.int8)))):
+            return trial
+    return charges
 
 
 def fragment_of_atom(arrays: MoleculeArrays) -> NDArray[np.int64]:

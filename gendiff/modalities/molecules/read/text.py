@@ -1,7 +1,7 @@
 """Records of text files: SDF, SMILES lists and XYZ. Each parser turns lines into records, sound or with a reason.
 
-Nothing here trusts a file: lines, records and SMILES are bounded, and a record that RDKit does not read is looked at once
-more to say why, because RDKit itself tells only its log.
+Nothing here trusts a file: lines, records and SMILES are bounded, and a record that RDKit does not read is looked at
+once more to say why, because RDKit itself tells only its log.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from gendiff.files import UserError
-from gendiff.modalities.molecules.records import Molecule, clean_name
+from gendiff.modalities.molecules.records import Molecule, clean_name, to_float32
 
 MAX_LINE = 1 << 20  # bytes in a line
 MAX_RECORD = 1 << 22  # characters in a record of an SDF
@@ -174,7 +174,7 @@ def _explain_mol_block(lines: list[str]) -> str:
 
 
 def parse_smiles(lines: Lines) -> Iterator[Record]:
-    """Records of a SMILES list; a first line `smiles` is a header, empty lines and lines with `#` in front are nothing."""
+    """Records of a SMILES list; a first line `smiles` is a header, empty lines and comments (`#`) are nothing."""
     number = 0
     for line in lines:
         text, _, name = line.strip().replace("\t", " ").partition(" ")
@@ -198,7 +198,7 @@ def _explain_smiles(text: str) -> str:
     if mol is not None:
         return _explain_chemistry(mol) or "chemistry RDKit rejects"
     place = None
-    if hasattr(rdBase, "CaptureErrorLog"):  # new in RDKit 2026
+    if text.isascii() and hasattr(rdBase, "CaptureErrorLog"):  # new in RDKit 2026
         with rdBase.CaptureErrorLog() as log:
             Chem.MolFromSmiles(text, sanitize=False)
         place = re.search(r"position (\d+)", log.messages)
@@ -254,9 +254,8 @@ def _xyz_molecule(rows: list[list[str]], count: int, name: str) -> Molecule:
             positions = np.array([[re.sub(r"\*\^|[dD]", "e", word) for word in row[1:]] for row in rows], np.float64)
         except ValueError as error:
             raise Unusable(f"unreadable coordinate: {one_line(error)}") from None
-    with np.errstate(over="ignore"):
-        x = positions.astype(np.float32)
-    return Molecule(np.array(numbers, np.uint8), x, np.zeros(count, np.int8), np.zeros((0, 3), np.int32), "", name, {})
+    x, charges, bonds = to_float32(positions), np.zeros(count, np.int8), np.zeros((0, 3), np.int32)
+    return Molecule(np.array(numbers, np.uint8), x, charges, bonds, "", name, {})
 
 
 def one_line(error: Any) -> str:

@@ -15,46 +15,44 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rdkit import Chem, rdBase
-from rdkit.Geometry import Point3D
 
 from gendiff.files import atomic_write
+from gendiff.modalities.molecules.records.defects import MAX_COORDINATE, MAX_HEAVY_ATOMS, MIN_DISTANCE, find_defects
+from gendiff.modalities.molecules.records.molecule import (
+    BOND_TYPES,
+    Molecule,
+    canonical_smiles,
+    clean_name,
+    from_mol,
+    heavy_mol,
+    to_float32,
+    to_mol,
+)
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-MAX_COORDINATE = 1_000.0
-"""Largest coordinate in Å; what lies beyond is in another unit or broken."""
-
-MIN_DISTANCE = 0.1
-"""Atoms closer than this, in Å, are at one place. No bond is shorter than 0.7 Å."""
-
-MAX_HEAVY_ATOMS = 256
-"""Largest molecule read by default, in heavy atoms; with hydrogens it may have three times as many atoms."""
-
-BOND_TYPES = {
-    2: Chem.BondType.SINGLE,
-    3: Chem.BondType.AROMATIC,
-    4: Chem.BondType.DOUBLE,
-    6: Chem.BondType.TRIPLE,
-}
-BOND_CODES = {kind: code for code, kind in BOND_TYPES.items()}
-
-
-class Molecule(NamedTuple):
-    """One molecule of n atoms: `positions` (n, 3) in Å, formal `charges` (n,), `bonds` (b, 3), and what is known."""
-
-    atomic_numbers: NDArray[np.uint8]
-    positions: NDArray[np.float32]
-    charges: NDArray[np.int8]
-    bonds: NDArray[np.int32]
-    smiles: str
-    name: str
-    properties: dict[str, float]
+__all__ = [
+    "BOND_TYPES",
+    "MAX_COORDINATE",
+    "MAX_HEAVY_ATOMS",
+    "MIN_DISTANCE",
+    "Molecule",
+    "MoleculeArrays",
+    "canonical_smiles",
+    "centre",
+    "clean_name",
+    "find_defects",
+    "from_mol",
+    "heavy_mol",
+    "to_float32",
+    "to_mol",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +112,7 @@ class MoleculeArrays:
             "bonds": (bonds.shape, (int(num_bonds.sum()), 3)),
             "names": ((len(self.names),), (size,)),
             "smiles": ((size if self.smiles is None else len(self.smiles),), (size,)),
-        } | {name: (value.shape, (size,)) for name, value in self.properties.items()}
+        } | {f"properties[{name!r}]": (value.shape, (size,)) for name, value in self.properties.items()}
         for name, (got, expected) in shapes.items():
             if got != expected:
                 raise ValueError(f"`{name}` must have shape {expected}, got {got}")
@@ -320,7 +318,7 @@ class MoleculeArrays:
             )
             if self.properties:
                 graph.y = torch.tensor([list(molecule.properties.values())], dtype=torch.float64)
-            if len(molecule.bonds):
+            if len(self.bonds):
                 ends = torch.from_numpy(molecule.bonds[:, :2].T.astype(np.int64))
                 order = torch.from_numpy(molecule.bonds[:, 2] / np.float32(2))
                 graph.edge_index, graph.edge_attr = torch.cat([ends, ends.flip(0)], 1), torch.cat([order, order])
@@ -406,161 +404,6 @@ def centre(num_atoms: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float
     sums = [np.bincount(owner, positions[:, axis], num_atoms.size) for axis in range(3)]
     mean = np.column_stack(sums) / num_atoms[:, None]
     return (positions - mean[owner]).astype(np.float32)
-
-
-def find_defects(
-    num_atoms: ArrayLike,
-    atomic_numbers: ArrayLike,
-    positions: ArrayLike,
-    max_heavy_atoms: int = MAX_HEAVY_ATOMS,
-    min_distance: float = MIN_DISTANCE,
-) -> list[str]:
-    """Say of each molecule why it cannot be used, as "kind: detail", or "".
-
-    A molecule is refused if it has no atoms, an element outside 1 to 118, a coordinate that is NaN, infinite or beyond
-    `MAX_COORDINATE`, too many atoms, or two atoms closer than `min_distance`. All molecules are checked at once.
-
-    Arguments:
-        num_atoms: (M,); zero is allowed here.
-        atomic_numbers: (ΣN,).
-        positions: (ΣN, 3) in Å.
-        max_heavy_atoms: Largest number of heavy atoms; with hydrogens three times as many.
-        min_distance: Å; 0 switches this check off.
-
-    Returns:
-        M reasons.
-    """
-    size = np.asarray(num_atoms, np.int64)
-    numbers, x = np.asarray(atomic_numbers), np.asarray(positions)
-    owner, first = np.repeat(np.arange(size.size), size), np.cumsum(size) - size
-    reasons = np.full(size.size, "", object)
-
-    def refuse(bad: NDArray[np.bool_], reason: Any) -> None:
-        """Give `reason`, a text or a function of the first bad atom, to molecules that have none yet."""
-        rows, atoms = np.unique(owner[bad], return_index=True)
-        for row, atom in zip(rows, np.flatnonzero(bad)[atoms], strict=True):
-            reasons[row] = reasons[row] or (reason if isinstance(reason, str) else reason(atom))
-
-    def place(atom: int) -> int:
-        return atom - first[owner[atom]] + 1
-
-    reasons[size == 0] = "no atoms"
-    refuse((numbers < 1) | (numbers > 118), lambda a: f"unknown element: atomic number {numbers[a]} (atom {place(a)})")
-    refuse(~np.isfinite(x).all(1), lambda a: f"NaN or infinite coordinate: atom {place(a)}")
-    with np.errstate(invalid="ignore"):
-        far = (np.abs(x) > MAX_COORDINATE).any(1)
-    refuse(far, lambda a: f"coordinate beyond {MAX_COORDINATE:,.0f} Å: atom {place(a)}")
-    heavy = np.bincount(owner, numbers > 1, size.size)
-    for row in np.flatnonzero((heavy > max_heavy_atoms) | (size > 3 * max_heavy_atoms)):
-        count = f"{heavy[row]:,.0f} heavy, {size[row]:,} in all"
-        reasons[row] = reasons[row] or f"too many atoms: {count}; limit {max_heavy_atoms} heavy"
-    if min_distance > 0:
-        atoms = np.flatnonzero((reasons == "")[owner])
-        last = (first + size - 1)[owner]
-        step = 0
-        while atoms.size:  # all pairs (atom, atom + step) of all molecules at once
-            step += 1
-            atoms = atoms[atoms + step <= last[atoms]]
-            close = ((x[atoms + step] - x[atoms]) ** 2).sum(1) < min_distance**2
-            for atom in atoms[close]:
-                i, j = place(atom), place(atom) + step
-                reasons[owner[atom]] = reasons[owner[atom]] or f"two atoms at one place: atoms {i} and {j}"
-    return reasons.tolist()
-
-
-def from_mol(mol: Chem.Mol, smiles: str | None = None, name: str | None = None) -> Molecule:
-    """Take the arrays out of an RDKit molecule with a conformer. Aromatic bonds become a Kekulé structure if they can.
-
-    Arguments:
-        mol: The molecule, sanitised or not, of the atoms it shows (hydrogens are not added).
-        smiles: Its SMILES if it is known already; else :func:`canonical_smiles`.
-        name: Its name; else its title.
-
-    Raises:
-        ValueError: if it has no atoms or no coordinates.
-    """
-    if not mol.GetNumAtoms() or not mol.GetNumConformers():
-        raise ValueError("a molecule needs atoms and coordinates (a conformer)")
-    smiles = canonical_smiles(mol) if smiles is None else smiles
-    name = (mol.GetProp("_Name") if mol.HasProp("_Name") else "") if name is None else name
-    with np.errstate(over="ignore"):
-        positions = mol.GetConformer().GetPositions().astype(np.float32)
-    return Molecule(
-        np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8),
-        positions,
-        np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], np.int8),
-        _bond_table(mol),
-        smiles,
-        clean_name(name),
-        {},
-    )
-
-
-def to_mol(molecule: Molecule) -> Chem.Mol:
-    """Build an RDKit molecule with implicit hydrogens at open valences; unsanitised if RDKit rejects the bonds."""
-    mol = Chem.RWMol()
-    for number, charge in zip(molecule.atomic_numbers.tolist(), molecule.charges.tolist(), strict=True):
-        atom = Chem.Atom(number)
-        atom.SetFormalCharge(charge)
-        mol.AddAtom(atom)
-    for begin, end, code in molecule.bonds.tolist():
-        mol.AddBond(begin, end, BOND_TYPES[code])
-        if code == 3:
-            mol.GetBondBetweenAtoms(begin, end).SetIsAromatic(True)
-            for index in (begin, end):
-                mol.GetAtomWithIdx(index).SetIsAromatic(True)
-    conformer = Chem.Conformer(len(molecule.atomic_numbers))
-    conformer.Set3D(True)
-    for index, position in enumerate(molecule.positions.tolist()):
-        conformer.SetAtomPosition(index, Point3D(*position))
-    mol.AddConformer(conformer, assignId=True)
-    if molecule.name:
-        mol.SetProp("_Name", molecule.name)
-    result = Chem.Mol(mol)
-    if len(molecule.bonds) or len(molecule.atomic_numbers) == 1:
-        sane = Chem.Mol(result)
-        if Chem.SanitizeMol(sane, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE:
-            return sane
-    result.UpdatePropertyCache(strict=False)
-    return result
-
-
-def canonical_smiles(mol: Chem.Mol) -> str:
-    """Canonical SMILES without stereochemistry, isotopes, atom maps and hydrogens, or "" if RDKit rejects the molecule.
-
-    This is what uniqueness and novelty compare: models that are blind to reflections cannot choose a stereoisomer.
-    """
-    try:
-        with rdBase.BlockLogs():
-            bare = Chem.RemoveHs(mol)
-            smiles = Chem.MolToSmiles(bare, isomericSmiles=False)
-            if ":" in smiles and any(atom.GetAtomMapNum() for atom in bare.GetAtoms()):
-                for atom in bare.GetAtoms():
-                    atom.SetAtomMapNum(0)
-                smiles = Chem.MolToSmiles(bare, isomericSmiles=False)
-            return smiles
-    except (ValueError, RuntimeError):
-        return ""
-
-
-def clean_name(text: str, length: int = 80) -> str:
-    """One line of at most `length` printable characters."""
-    text = text[: 4 * length]
-    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).strip()[:length]
-
-
-def _bond_table(mol: Chem.Mol) -> NDArray[np.int32]:
-    """Bonds as (b, 3) rows: Kekulé structure if there is one; bonds of other kinds (dative, zero) count as single."""
-    bonds = list(mol.GetBonds())
-    if any(bond.GetIsAromatic() for bond in bonds):
-        kekule = Chem.Mol(mol)
-        try:
-            Chem.Kekulize(kekule, clearAromaticFlags=True)
-            bonds = list(kekule.GetBonds())
-        except (ValueError, RuntimeError):
-            pass
-    rows = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), BOND_CODES.get(bond.GetBondType(), 2)) for bond in bonds]
-    return np.array(rows, np.int32).reshape(-1, 3)
 
 
 def _join(kind: type, shape: tuple[int, ...], arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,0 +1,63 @@
+"""The `gendiff` command: one file per word, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from gendiff import __version__
+from gendiff.files import UserError
+
+COMMANDS = {
+    "demo": "the main job end to end on the built-in data, in minutes on two CPU cores",
+    "train": "examples in, trained model out",
+    "sample": "draw new samples from a model",
+    "evaluate": "metrics of generated samples, the reference's own numbers beside them",
+    "report": "one HTML page of a run or of generated samples",
+    "data": "the data sets that gendiff knows: list, info, get",
+    "doctor": "versions, devices, what is missing and how to get it",
+}
+
+
+def usage() -> str:
+    """Return the overview of the commands."""
+    width = max(map(len, COMMANDS))
+    lines = [f"gendiff {__version__}: diffusion models for graphs, sequences and images", "", "usage: gendiff COMMAND ...", ""]
+    lines += [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    lines += ["", "gendiff COMMAND --help explains a command and its options.", "", "  gendiff demo molecules --out DIR"]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 well, 1 for a mistake in the data, 2 for one on the command line, 130 for Ctrl-C."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give their core away; must be set before torch loads
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"gendiff {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return _fail(f"unknown command {name!r}; there are: {', '.join(COMMANDS)}", 2)
+    try:
+        return importlib.import_module(f"gendiff.cli.{name}").main(rest) or 0
+    except UserError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("GENDIFF_DEBUG"):
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error} (GENDIFF_DEBUG=1 shows where; please report it)", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"gendiff: error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,142 @@
+"""One molecule as arrays, and its ways to and from RDKit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem, rdBase
+from rdkit.Geometry import Point3D
+
+BOND_TYPES = {
+    2: Chem.BondType.SINGLE,
+    3: Chem.BondType.AROMATIC,
+    4: Chem.BondType.DOUBLE,
+    6: Chem.BondType.TRIPLE,
+}
+BOND_CODES = {kind: code for code, kind in BOND_TYPES.items()}
+
+
+class Molecule(NamedTuple):
+    """One molecule of n atoms: `positions` (n, 3) in Å, formal `charges` (n,), `bonds` (b, 3), and what is known."""
+
+    atomic_numbers: NDArray[np.uint8]
+    positions: NDArray[np.float32]
+    charges: NDArray[np.int8]
+    bonds: NDArray[np.int32]
+    smiles: str
+    name: str
+    properties: dict[str, float]
+
+
+def from_mol(mol: Chem.Mol, smiles: str | None = None, name: str | None = None) -> Molecule:
+    """Take the arrays out of an RDKit molecule with a conformer. Aromatic bonds become a Kekulé structure if they can.
+
+    Arguments:
+        mol: The molecule, sanitised or not, of the atoms it shows (hydrogens are not added).
+        smiles: Its SMILES if it is known already; else :func:`canonical_smiles`.
+        name: Its name; else its title.
+
+    Raises:
+        ValueError: if it has no atoms or no coordinates.
+    """
+    if not mol.GetNumAtoms() or not mol.GetNumConformers():
+        raise ValueError("a molecule needs atoms and coordinates (a conformer)")
+    smiles = canonical_smiles(mol) if smiles is None else smiles
+    name = (mol.GetProp("_Name") if mol.HasProp("_Name") else "") if name is None else name
+    return Molecule(
+        np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8),
+        to_float32(mol.GetConformer().GetPositions()),
+        np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], np.int8),
+        _bond_table(mol),
+        smiles,
+        clean_name(name),
+        {},
+    )
+
+
+def to_mol(molecule: Molecule) -> Chem.Mol:
+    """Build an RDKit molecule with implicit hydrogens at open valences; unsanitised if RDKit rejects the bonds."""
+    mol = Chem.RWMol()
+    for number, charge in zip(molecule.atomic_numbers.tolist(), molecule.charges.tolist(), strict=True):
+        atom = Chem.Atom(number)
+        atom.SetFormalCharge(charge)
+        mol.AddAtom(atom)
+    for begin, end, code in molecule.bonds.tolist():
+        mol.AddBond(begin, end, BOND_TYPES[code])
+        if code == 3:
+            mol.GetBondBetweenAtoms(begin, end).SetIsAromatic(True)
+            for index in (begin, end):
+                mol.GetAtomWithIdx(index).SetIsAromatic(True)
+    conformer = Chem.Conformer(len(molecule.atomic_numbers))
+    conformer.Set3D(True)
+    for index, position in enumerate(molecule.positions.tolist()):
+        conformer.SetAtomPosition(index, Point3D(*position))
+    mol.AddConformer(conformer, assignId=True)
+    if molecule.name:
+        mol.SetProp("_Name", molecule.name)
+    result = Chem.Mol(mol)
+    if len(molecule.bonds) or len(molecule.atomic_numbers) == 1:
+        sane = Chem.Mol(result)
+        if Chem.SanitizeMol(sane, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE:
+            return sane
+    result.UpdatePropertyCache(strict=False)
+    return result
+
+
+def canonical_smiles(mol: Chem.Mol) -> str:
+    """Canonical SMILES without stereochemistry, isotopes, atom maps and hydrogens, or "" if RDKit rejects the molecule.
+
+    This is what uniqueness and novelty compare: models that are blind to reflections cannot choose a stereoisomer.
+    """
+    try:
+        bare = heavy_mol(mol)
+    except ValueError:
+        return ""
+    marked = [atom for atom in bare.GetAtoms() if atom.GetAtomMapNum() or atom.GetIsotope()]
+    for atom in marked:
+        atom.SetAtomMapNum(0)
+        atom.SetIsotope(0)
+    return Chem.MolToSmiles(Chem.RemoveHs(bare) if marked else bare, isomericSmiles=False)
+
+
+def heavy_mol(mol: Chem.Mol) -> Chem.Mol:
+    """A sanitised copy with its hydrogens implicit, where that is possible.
+
+    Raises:
+        ValueError: if RDKit rejects the molecule as it stands, hydrogens included; says why.
+    """
+    with rdBase.BlockLogs():
+        copy = Chem.Mol(mol)
+        try:
+            Chem.SanitizeMol(copy)  # before the hydrogens go: H with two bonds must not vanish unseen
+            return Chem.RemoveHs(copy)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(" ".join(str(error).split())[:160]) from None
+
+
+def clean_name(text: str, length: int = 80) -> str:
+    """One line of at most `length` printable characters."""
+    text = text[: 4 * length]
+    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).strip()[:length]
+
+
+def to_float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Cast; what float32 cannot hold becomes its largest number, so that only NaN and infinity are not finite."""
+    limit = float(np.finfo(np.float32).max)
+    return np.where(np.isfinite(x), np.clip(x, -limit, limit), x).astype(np.float32)
+
+
+def _bond_table(mol: Chem.Mol) -> NDArray[np.int32]:
+    """Bonds as (b, 3) rows: Kekulé structure if there is one; bonds of other kinds (dative, zero) count as single."""
+    bonds = list(mol.GetBonds())
+    if any(bond.GetIsAromatic() for bond in bonds):
+        kekule = Chem.Mol(mol)
+        try:
+            Chem.Kekulize(kekule, clearAromaticFlags=True)
+            bonds = list(kekule.GetBonds())
+        except (ValueError, RuntimeError):
+            pass
+    rows = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), BOND_CODES.get(bond.GetBondType(), 2)) for bond in bonds]
+    return np.array(rows, np.int32).reshape(-1, 3)

@@ -1,0 +1,275 @@
+"""Files of molecules: what is written is what is read, whatever the chemistry, and a file is whole or absent."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rdkit import Chem, rdBase
+
+from gendiff.files import UserError
+from gendiff.modalities.molecules.read import embed_3d, read_molecules
+from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles
+from gendiff.modalities.molecules.write import annotate, is_valid, mol_block, sdf_record, write_molecules
+
+SMILES = ["O", "C", "c1cc[nH]c1", "C[N+](=O)[O-]", "CC(=O)[O-]", "C[NH3+]", "CC#N", "C[C@H](F)Cl", "O=S(=O)(N)c1ccccc1"]
+
+
+@pytest.fixture(scope="module")
+def molecules() -> list[Chem.Mol]:
+    mols = [embed_3d(Chem.MolFromSmiles(smiles), seed) for seed, smiles in enumerate(SMILES)]
+    for index, mol in enumerate(mols):
+        annotate(mol, model="tiny", seed=7, index=index)
+    return mols
+
+
+def impossible(charge: int = 0) -> Chem.Mol:
+    """Carbon with five bonds, as a model may draw it."""
+    mol = Chem.RWMol()
+    for _ in range(6):
+        mol.AddAtom(Chem.Atom(6))
+    mol.GetAtomWithIdx(0).SetFormalCharge(charge)
+    for index in range(1, 6):
+        mol.AddBond(0, index, Chem.BondType.SINGLE)
+    conformer = Chem.Conformer(6)
+    conformer.SetPositions(np.arange(18.0).reshape(6, 3))
+    mol.AddConformer(conformer)
+    mol.SetProp("invalid", "carbon with five bonds")
+    return mol.GetMol()
+
+
+def assert_same_molecules(arrays: MoleculeArrays, mols: list[Chem.Mol], tolerance: float, bonds: bool = True) -> None:
+    assert len(arrays) == len(mols)
+    for got, mol in zip(arrays, mols, strict=True):
+        assert got.atomic_numbers.tolist() == [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+        np.testing.assert_allclose(got.positions, mol.GetConformer().GetPositions(), atol=tolerance)
+        assert got.name == mol.GetProp("_Name")
+        if bonds:
+            assert got.charges.tolist() == [atom.GetFormalCharge() for atom in mol.GetAtoms()]
+            assert got.smiles == canonical_smiles(mol)
+            pairs = {frozenset((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in mol.GetBonds()}
+            assert {frozenset(row[:2].tolist()) for row in got.bonds} == pairs
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".sdf", 6e-5), (".npz", 1e-6), (".xyz", 1e-6)])
+def test_round_trip(molecules, tmp_path, suffix, tolerance):
+    path = tmp_path / f"new{suffix}"
+    assert write_molecules(molecules, path) == len(molecules)
+    arrays, report = read_molecules(path)
+    assert_same_molecules(arrays, molecules, tolerance, bonds=suffix != ".xyz")
+    assert report.embedded == 0
+    if suffix == ".sdf":  # the numbers of the data fields come back too
+        assert arrays.properties["seed"].tolist() == [7] * len(molecules)
+        np.testing.assert_allclose(arrays.properties["MW"][0], 18.015)
+    second = tmp_path / f"again{suffix}"
+    write_molecules(molecules, second)
+    assert suffix == ".npz" or second.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".smi", ".smiles"])
+def test_smiles_list(molecules, tmp_path, suffix):
+    path = tmp_path / f"new{suffix}"
+    assert write_molecules([*molecules, impossible()], path) == len(molecules)
+    lines = [line.split() for line in path.read_text().splitlines()]
+    assert [Chem.CanonSmiles(smiles) for smiles, _ in lines] == [Chem.CanonSmiles(smiles) for smiles in SMILES]
+    assert [name for _, name in lines] == [f"tiny-{index}" for index in range(len(SMILES))]
+    arrays, report = read_molecules(path)
+    assert report.embedded == len(molecules)
+    assert arrays.smiles == [canonical_smiles(mol) for mol in molecules]
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(st.integers(0, 10_000), st.sampled_from([".sdf", ".xyz", ".npz"]))
+def test_points_survive_every_format(tmp_path_factory, seed, suffix):
+    """Atoms without sense, from one atom on, in any order, anywhere in space."""
+    rng = np.random.default_rng(seed)
+    mols = []
+    for index in range(3):
+        n = int(rng.integers(1, 8))
+        mol = Chem.RWMol()
+        for number in rng.choice([1, 5, 6, 7, 8, 17, 26, 53], n):
+            mol.AddAtom(Chem.Atom(int(number)))
+        conformer = Chem.Conformer(n)
+        grid = rng.permutation(125)[:n]
+        conformer.SetPositions(
+            np.column_stack(np.unravel_index(grid, (5, 5, 5))) * 1.7
+            + rng.normal(0, 0.1, (n, 3))
+            + rng.normal(0, 100, 3)
+        )
+        mol.AddConformer(conformer)
+        mol.SetProp("_Name", f"points {index}")
+        mols.append(mol.GetMol())
+    path = tmp_path_factory.mktemp("points") / f"file{suffix}"
+    write_molecules(mols, path)
+    arrays, _ = read_molecules(path, fragments="keep", strict=False)
+    assert_same_molecules(arrays, mols, 6e-5, bonds=False)
+
+
+def test_annotate_measures_valid_molecules(molecules):
+    from rdkit.Chem import QED, Crippen, Descriptors
+
+    for mol, smiles in zip(molecules, SMILES, strict=True):
+        plain = Chem.MolFromSmiles(smiles)
+        assert mol.GetProp("valid") == mol.GetProp("connected") == "true"
+        assert mol.GetProp("SMILES") == Chem.MolToSmiles(plain)  # with the stereochemistry of the coordinates
+        assert float(mol.GetProp("QED")) == pytest.approx(QED.qed(plain), abs=5e-4)
+        assert float(mol.GetProp("logP")) == pytest.approx(Crippen.MolLogP(plain), abs=5e-3)
+        assert float(mol.GetProp("MW")) == pytest.approx(Descriptors.MolWt(plain), abs=5e-4)
+        assert (mol.GetProp("model"), mol.GetProp("seed")) == ("tiny", "7")
+        assert not mol.HasProp("reason")
+
+
+def test_annotate_says_why_a_molecule_is_not_valid(capfd):
+    noted, found, pieces = impossible(), impossible(), Chem.MolFromSmiles("C.C")
+    found.ClearProp("invalid")
+    for mol in (noted, found, pieces):
+        annotate(mol)
+    assert noted.GetProp("reason") == "carbon with five bonds"
+    assert "Explicit valence" in found.GetProp("reason")
+    assert [mol.GetProp("valid") for mol in (noted, found, pieces)] == ["false", "false", "true"]
+    assert [mol.GetProp("connected") for mol in (noted, found, pieces)] == ["true", "true", "false"]
+    assert [is_valid(mol) for mol in (noted, found, pieces)] == [False, False, True]
+    assert not noted.HasProp("QED")
+    assert not noted.HasProp("model")
+    assert not is_valid(impossible())
+    assert is_valid(Chem.MolFromSmiles("C"))
+    assert capfd.readouterr().err == ""
+
+
+def test_invalid_molecules_are_written_as_drawn(molecules, tmp_path):
+    path = tmp_path / "all.sdf"
+    mols = [*molecules[:2], impossible(), impossible(charge=1)]
+    for index, mol in enumerate(mols):
+        annotate(mol, index=index)
+    assert write_molecules(mols, path) == 4
+    text = path.read_text()
+    assert text.count("$$$$") == 4
+    assert "carbon with five bonds" in text
+    with pytest.raises(UserError, match=r"record 3 \(molecule-2\): chemistry RDKit rejects"):
+        read_molecules(path)
+    arrays, report = read_molecules(path, strict=False)
+    assert_same_molecules(arrays, mols, 6e-5)
+    assert report.rejected == 2
+
+
+def test_any_graph_can_be_written():
+    """Random unsanitised graphs, among them some that RDKit itself refuses to write."""
+    rng = np.random.default_rng(0)
+    kinds = [
+        Chem.BondType.SINGLE,
+        Chem.BondType.DOUBLE,
+        Chem.BondType.TRIPLE,
+        Chem.BondType.AROMATIC,
+        Chem.BondType.DATIVE,
+    ]
+    with rdBase.BlockLogs():
+        for _ in range(300):
+            n = int(rng.integers(1, 9))
+            mol = Chem.RWMol()
+            for _ in range(n):
+                atom = Chem.Atom(int(rng.choice([1, 6, 7, 8, 26])))
+                atom.SetFormalCharge(int(rng.integers(-3, 4)))
+                mol.AddAtom(atom)
+            for i in range(n):
+                for j in range(i):
+                    if rng.random() < 0.4:
+                        mol.AddBond(i, j, kinds[rng.integers(len(kinds))])
+            if rng.random() < 0.8:
+                conformer = Chem.Conformer(n)
+                x = rng.normal(0, rng.choice([1.0, 1e5]), (n, 3))
+                x[rng.random((n, 3)) < 0.03] = np.nan
+                conformer.SetPositions(x)
+                mol.AddConformer(conformer)
+            annotate(mol)
+            record = sdf_record(mol)
+            assert record.endswith("$$$$\n")
+            assert record.count("M  END") == 1
+            assert sum(line.startswith("$$$$") for line in record.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("shift", "version"), [(0.0, "V2000"), (50_000.0, "V3000")])
+def test_coordinates_that_do_not_fit_the_columns_get_v3000(shift, version):
+    mol = Chem.MolFromSmiles("CO")
+    conformer = Chem.Conformer(2)
+    conformer.SetPositions(np.array([[0, 0, 0], [1.4, 0, shift]]))
+    mol.AddConformer(conformer)
+    block = mol_block(mol)
+    assert version in block
+    back = Chem.MolFromMolBlock(block)
+    assert back.GetConformer().GetPositions()[1, 2] == shift
+
+
+def test_text_cannot_break_out_of_its_field():
+    mol = Chem.MolFromSmiles("C")
+    mol.SetProp("_Name", "a\n$$$$\nb")
+    mol.SetProp("evil> <name\n", "x\n\n> <other>\ny\n$$$$\n")
+    lines = sdf_record(mol).splitlines()
+    assert lines[0] == "a $$$$ b"
+    assert [line for line in lines if line.startswith("$$$$")] == ["$$$$"]
+    assert sum(line.startswith(">") for line in lines) == 1
+
+
+def test_molecules_without_coordinates_go_where_they_fit(molecules, tmp_path):
+    flat = Chem.MolFromSmiles("CC")
+    broken = Chem.Mol(molecules[0])
+    broken.GetConformer().SetPositions(np.full((broken.GetNumAtoms(), 3), np.nan))
+    assert write_molecules([molecules[0], flat, broken], tmp_path / "a.xyz") == 1
+    assert write_molecules([molecules[0], flat, broken], tmp_path / "a.npz") == 1
+    assert write_molecules([molecules[0], flat, broken], tmp_path / "a.sdf") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("new.pdb", "unknown extension '.pdb'; molecules are written as .sdf .xyz .npz .smi .smiles"),
+        ("new", "unknown extension ''"),
+        ("file.txt/new.sdf", "file.txt"),
+        ("folder.sdf", "is a directory"),
+        ("invalid.smi", "there is no molecule that is valid"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, message):
+    (tmp_path / "file.txt").write_text("in the way")
+    (tmp_path / "folder.sdf").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        write_molecules([impossible()], tmp_path / name)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".smi", ".npz"])
+def test_no_molecules_make_no_file(tmp_path, suffix):
+    with pytest.raises(UserError, match="there is no molecule"):
+        write_molecules([], tmp_path / f"new{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".smi", ".npz"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(molecules, tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"new{suffix}"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="no space left"):
+        write_molecules(molecules, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_npz_holds_the_documented_arrays(molecules, tmp_path):
+    path = tmp_path / "new.npz"
+    write_molecules(molecules, path)
+    with np.load(path, allow_pickle=False) as arrays:
+        assert set(arrays) == {
+            *("num_atoms", "atomic_numbers", "positions", "charges", "formal_charge"),
+            *("smiles", "name", "num_bonds", "bonds"),
+        }
+        assert arrays["formal_charge"].tolist() == [Chem.GetFormalCharge(mol) for mol in molecules]
+        assert arrays["num_atoms"].sum() == len(arrays["positions"]) == len(arrays["charges"])
