@@ -2,12 +2,13 @@
 
     python benchmarks/egnn.py [--data qm9.npz] [--device cuda] [--width 256] [--layers 9] [--batch 64]
 
-Both networks have the same weights, which is checked, and the same threads. The plain one (tests/nn/egnn_oracle.py) works as
-EDM does: index lists of all pairs, cached; training batches of random molecules padded to the largest; sampling padded to
-29 atoms. gendiff's batches hold molecules of one size. A pass trains and samples on a few batches each, gendiff's at evenly
-spaced quantiles of the sizes, and passes alternate between the two so that a busy machine slows both. A training step
-is forward, backward and AdamW; a sampling step is one evaluation without gradients. Sizes are the `num_atoms` of QM9
-(doi 10.1038/sdata.2014.22, https://doi.org/10.6084/m9.figshare.c.978904), counted with hydrogens.
+Both networks have the same weights, which is checked, and the same threads. The plain one (tests/nn/egnn_oracle.py)
+works as EDM does: index lists of all pairs, cached; training batches of random molecules padded to the largest;
+sampling padded to 29 atoms. gendiff's batches hold molecules of one size. A pass trains and samples on a few batches,
+gendiff's at evenly spaced quantiles of the sizes, and the two take turns so that a busy machine slows both. A training
+step is forward, backward and AdamW; a sampling step is one evaluation without gradients. Peak memory is that of one
+training step, above network and optimizer, in a process of its own. Sizes are the `num_atoms` (hydrogens included) of
+QM9: doi 10.1038/sdata.2014.22, files at https://doi.org/10.6084/m9.figshare.c.978904; any .npz with this array will do.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Contender:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-5, fused=True)
 
     def inputs(self, sizes: list[int], padded: int) -> tuple[torch.Tensor, ...]:
-        """Random positions (B, N, 3), scalars (B, N, 6), levels (B, 1), and the mask (B, N) of molecules with `sizes`."""
+        """Random positions (B, N, 3), scalars (B, N, 6), levels (B, 1), and the mask (B, N) for `sizes`."""
         random = torch.Generator().manual_seed(0)
         mask = torch.arange(padded) < torch.tensor(sizes).unsqueeze(1)
         position, scalars = (2 * torch.randn(*mask.shape, d, generator=random) * mask.unsqueeze(2) for d in (3, 6))
@@ -201,13 +202,9 @@ def processor(device: str) -> str:
     """What the numbers were measured on."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-        if cpuinfo.exists()
-        else platform.machine()
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def spread(values: list[float], scale: float = 1.0) -> str:
@@ -219,18 +216,21 @@ def spread(values: list[float], scale: float = 1.0) -> str:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(os.environ.get("GENDIFF_DATA", ""), "molecules", "qm9.npz")
+    default = Path(os.environ.get("GENDIFF_DATA", os.devnull), "molecules", "qm9.npz")
     parser.add_argument("--data", type=Path, default=default if default.exists() else None, help="qm9.npz")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64, help="molecules in a batch")
-    parser.add_argument("--batches", type=int, default=4, help="batches of each kind in a pass")
+    parser.add_argument("--batches", type=int, default=2, help="batches of each kind in a pass")
     parser.add_argument("--repeats", type=int, default=3, help="passes; the table gives median and range")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=json.loads, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.data and not options.data.is_file():
+        parser.error(f"{options.data}: no such file")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -244,9 +244,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     batches = plan(sizes, options.batch, options.batches)
     print(f"{processor(options.device)}; {options.threads} threads; torch {torch.__version__}; float32")
     print(f"{source}: {len(sizes):,} molecules, mean N {sizes.mean():.2f}, mean N² {(sizes**2.0).mean():.1f}")
-    print(
-        f"width {options.width}, layers {options.layers}, batch {options.batch}, {options.repeats} passes of {options.batches}"
-    )
+    print(f"width {options.width}, layers {options.layers}, batch {options.batch}", end="; ")
+    print(f"{options.repeats} passes of {options.batches} batches")
     print(f"plain pads to {[max(b) for b in batches['plain']]}; gendiff's sizes {[b[0] for b in batches['gendiff']]}")
     print(f"same weights, largest relative difference of results {agreement(options):.1e}\n")
 

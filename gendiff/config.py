@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -60,23 +61,32 @@ def build(description: Any, where: str = "config.json") -> Any:
     Raises:
         UserError: if a class is not allowed or unknown, or refuses its arguments.
     """
+    try:
+        return _build(description, where)
+    except RecursionError:
+        raise UserError(f"{where}: is nested too deeply") from None
+
+
+def _build(description: Any, where: str) -> Any:
     if isinstance(description, list):
-        return [build(item, where) for item in description]
+        return [_build(item, where) for item in description]
     if not isinstance(description, dict):
         return description
-    arguments = {key: build(item, where) for key, item in description.items() if key != "class"}
+    arguments = {key: _build(item, where) for key, item in description.items() if key != "class"}
     if "class" not in description:
         return arguments
     kind = _find(str(description["class"]), where)
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, RuntimeError, UserError) as error:
-        raise UserError(f"{where}: {kind.__name__} cannot be built: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a constructor may raise anything at arguments that nobody would give it
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: {kind.__name__} cannot be built: {reason}") from None
 
 
-def trusted_packages() -> set[str]:
+@cache
+def trusted_packages() -> frozenset[str]:
     """Return the packages whose classes a configuration may name: gendiff and the installed adapters'."""
-    return {"gendiff"} | {point.module.split(".")[0] for point in entry_points(group=GROUP)}
+    return frozenset({"gendiff"} | {point.module.split(".")[0] for point in entry_points(group=GROUP)})
 
 
 def _find(path: str, where: str) -> type:
@@ -87,6 +97,7 @@ def _find(path: str, where: str) -> type:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError):
         raise UserError(f"{where}: names {path!r}, which this version of gendiff does not have") from None
-    if not (inspect.isclass(kind) and issubclass(kind, (nn.Module, Configurable)) and kind.__module__ == module_name):
+    allowed = inspect.isclass(kind) and issubclass(kind, (nn.Module, Configurable)) and kind.__module__ == module_name
+    if not allowed or name.startswith("_"):
         raise UserError(f"{where}: names {path!r}, which is not a class that a model is made of")
     return kind

@@ -313,5 +313,5 @@ class AnalyticDenoiser(nn.Module):
 
 def _spread(value: Any, count: int, like: Tensor) -> Tensor:
     """Return `value`, broadcastable to (K, *sample), once for each sample of `like`: shape (B K, *sample)."""
-    wide = torch.as_tensor(value).to(like).expand(count, *like.shape[1:])
+    wide = torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(count, *like.shape[1:])
     return wide.repeat(len(like), *[1] * (like.dim() - 1))

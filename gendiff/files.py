@@ -26,6 +26,9 @@ MAX_BYTES = 4 << 30
 class UserError(Exception):
     """A mistake the user can mend: one line that says what is wrong, where, and what to do."""
 
+    status = 1
+    """Exit status of a command that meets it."""
+
 
 def check_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Path:
     """Return `path` as a Path after checking that it is a readable, non-empty file of at most `max_bytes`.

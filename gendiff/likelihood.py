@@ -95,7 +95,9 @@ def log_density(
         \qquad dx_t/dt = u
 
     with the divergence by Hutchinson's estimator (Rademacher probes in the space of the field) or exactly. At the start
-    the data stands for the mean :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term.
+    the data stands for the mean :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term. The solver walks along
+    the share of noise :math:`\sigma / (\alpha + \sigma)` of the clock field, in which the flow of every schedule is smooth,
+    and not along t, in which a table has a kink at each of its steps.
 
     Arguments:
         denoiser: The model; all of its fields must be Gaussian.
@@ -123,8 +125,15 @@ def log_density(
         directions = [_rademacher(denoiser, x_0, mask, random) for _ in range(probes)]
     scale = 1.0 if probes is None else 1 / len(directions)
 
-    def slope(y: State, time: float) -> State:
-        t = first.new_full((batch,), time)
+    schedule = denoiser.process.schedule
+
+    def share(t: Tensor) -> Tensor:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return sigma / (alpha + sigma)
+
+    def slope(y: State, u: float) -> State:
+        t = schedule.time(-2 * torch.logit(first.new_full((batch,), u)))
+        rate = torch.func.jvp(share, (t,), (torch.ones_like(t),))[1]
         with torch.enable_grad():
             x = {name: y[name].detach().requires_grad_() for name in x_0}
             velocity = denoiser(x, t, mask, condition).velocity
@@ -135,7 +144,8 @@ def log_density(
                 gradients = torch.autograd.grad(inner, list(x.values()), retain_graph=True)
                 for g, name in zip(gradients, x, strict=True):
                     divergence = divergence + scale * (g * direction[name]).flatten(1).sum(1)
-        return {**{name: velocity[name].detach() for name in x_0}, "divergence": divergence.detach()}
+        along_t = {**velocity, "divergence": divergence}
+        return {name: value.detach() / expand(rate, value) for name, value in along_t.items()}
 
     t_0 = first.new_full((batch,), start)
     y, jacobian = {"divergence": first.new_zeros(batch)}, first.new_zeros(batch)
@@ -143,7 +153,8 @@ def log_density(
         alpha = process.schedule.alpha(t_0)
         y[name] = expand(alpha, x_0[name]) * x_0[name]
         jacobian = jacobian + process.space.dim(mask, x_0[name]) * alpha.log()
-    end = rk45(slope, y, start, 1.0, rtol, atol)
+    ends = share(first.new_tensor([start, 1.0]).double()).tolist()
+    end = rk45(slope, y, ends[0], ends[1], rtol, atol)
     prior = first.new_zeros(batch)
     for name, process in denoiser.process.items():
         unit = process.prior(torch.ones_like(x_0[name]), None)

@@ -253,7 +253,9 @@ def wasserstein_counts(a: ArrayLike, b: ArrayLike, support: ArrayLike) -> Floats
     Returns:
         Distances (...); NaN where a histogram is empty.
     """
-    return np.abs(np.cumsum(_shares(a) - _shares(b), -1)[..., :-1]) @ np.diff(np.asarray(support, np.float64))
+    difference, empty = _difference(a, b)
+    distance = np.abs(np.cumsum(difference, -1)[..., :-1]) @ np.diff(np.asarray(support, np.float64))
+    return np.where(empty, np.nan, distance)
 
 
 def total_variation(a: ArrayLike, b: ArrayLike) -> Floats:
@@ -266,7 +268,8 @@ def total_variation(a: ArrayLike, b: ArrayLike) -> Floats:
     Returns:
         Distances (...); NaN where a histogram is empty.
     """
-    return np.abs(_shares(a) - _shares(b)).sum(-1) / 2
+    difference, empty = _difference(a, b)
+    return np.where(empty, np.nan, np.abs(difference).sum(-1) / 2)
 
 
 @dataclass(frozen=True)
@@ -397,11 +400,12 @@ def _plain(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _shares(counts: ArrayLike) -> Floats:
-    """Counts (..., K) divided by their sum; NaN if it is zero."""
-    counts = np.asarray(counts, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return counts / counts.sum(-1, keepdims=True)
+def _difference(a: ArrayLike, b: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Differences (..., K) of two histograms that each sum to one, and whether one of them is empty (...)."""
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    total_x, total_y = x.sum(-1, keepdims=True), y.sum(-1, keepdims=True)
+    empty = (total_x == 0) | (total_y == 0)
+    return x / np.where(empty, 1, total_x) - y / np.where(empty, 1, total_y), empty[..., 0]
 
 
 def _streams(seed: int, count: int) -> list[np.random.Generator]:

@@ -92,6 +92,10 @@ class Modality(Configurable, ABC):
         """Return the records that users see, one per sample; what is not valid is flagged, not left out."""
 
     @abstractmethod
+    def redraw(self, records: Any) -> list[Any]:
+        """Return what was read from a file as the records that :meth:`decode` would give, by the same rules."""
+
+    @abstractmethod
     def process(self) -> JointProcess:
         """Return the forward process of the fields."""
 
@@ -133,12 +137,21 @@ class Modality(Configurable, ABC):
 
     @classmethod
     @abstractmethod
+    def write_examples(cls, records: Any, path: str | Path) -> None:
+        """Write what :meth:`read` returned in the format of the file's ending."""
+
+    @classmethod
+    @abstractmethod
     def evaluate(cls, generated: Any, reference: Any, **options: Any) -> Table:
         """Return the metrics of what was read from a file, beside those of the reference."""
 
     @abstractmethod
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:
         """Draw records as one picture."""
+
+    @abstractmethod
+    def picture(self, record: Any) -> tuple[str, str, str]:
+        """Return one record as SVG, a caption, and a word of warning ("" if there is none)."""
 
 
 def modalities() -> dict[str, type[Modality]]:

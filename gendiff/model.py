@@ -19,7 +19,7 @@ import torch
 from gendiff import __version__
 from gendiff.config import build, describe
 from gendiff.denoise import Denoiser
-from gendiff.files import UserError, check_file, new_folder, read_json, write_json
+from gendiff.files import UserError, atomic_write, check_file, new_folder, read_json, write_json
 from gendiff.guide import ClassifierFree
 from gendiff.modality import Modality
 from gendiff.ops import Random, State, size_mask
@@ -136,6 +136,7 @@ class Model:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
+        self.modality.keep([], only, set())  # an unknown word is refused before the work
         chosen = sampler or self.with_steps(steps)
         limit = max_draws or (n if not only else 100 * n)
         result = Drawn()
@@ -198,8 +199,10 @@ class Model:
         with new_folder(folder, replace=True) as temporary:
             write_json(temporary / "config.json", self.config())
             weights = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.state_dict().items()}
-            (temporary / "model.safetensors").write_bytes(safetensors.torch.save(weights, {"format": "gendiff"}))
-            (temporary / "README.md").write_text(self.card(), encoding="utf-8")
+            with atomic_write(temporary / "model.safetensors", "wb") as file:
+                file.write(safetensors.torch.save(weights, {"format": "gendiff"}))
+            with atomic_write(temporary / "README.md") as file:
+                file.write(self.card())
 
     def config(self) -> dict[str, Any]:
         """Return everything needed to rebuild the model, but its weights."""

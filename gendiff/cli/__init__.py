@@ -46,12 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return importlib.import_module(f"gendiff.cli.{name}").main(rest) or 0
     except UserError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), error.status)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        return _fail(f"{error.filename or name}: {(error.strerror or str(error)).lower()}", 1)
     except Exception as error:
         if os.environ.get("GENDIFF_DEBUG"):
             raise

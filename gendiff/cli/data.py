@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gendiff.cli.parsing import UsageError, parse, parser, say
 
@@ -17,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     from gendiff.data import builtin, manifest
     from gendiff.files import UserError, check_target
+    from gendiff.modality import find_modality
 
     sets = manifest()
     if args.action == "list":
@@ -35,21 +37,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if args.output is None:
         raise UsageError("gendiff data get wants a file to write: -o examples.sdf")
-    from gendiff.modalities.molecules.modality import Molecules
-    from gendiff.modalities.molecules.read import read_molecules
-
+    kind: Any = find_modality(sets[args.name]["modality"])
     output = Path(args.output)
-    check_target(output, Molecules.extensions)
-    records, _ = read_molecules([builtin(args.name)])
-    if output.suffix == ".npz":
-        records.save_npz(output)
-    else:
-        from gendiff.modalities.molecules.write import write_molecules
-        from gendiff.modalities.molecules.bonds import infer_all
-
-        mols = [mol for mol, _ in infer_all(records.split(), "lookup", "explicit")]
-        for mol, name in zip(mols, records.names, strict=True):
-            mol.SetProp("_Name", name)
-        write_molecules(mols, output)
-    say(f"{len(records):,} molecules: {output}")
+    check_target(output, kind.extensions)
+    records, _ = kind.read([builtin(args.name)])
+    kind.write_examples(records, output)
+    say(f"{len(records):,} {kind.name}: {output}")
     return 0

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
     from gendiff.data import builtin
     from gendiff.modalities.molecules.modality import Molecules
-    from gendiff.report.demo import write_demo
+    from gendiff.report.pages import demo_page
     from gendiff.train import train
 
     records, _ = Molecules.read([builtin(DATA[args.modality])])
@@ -72,6 +72,12 @@ def main(argv: Sequence[str]) -> int:
         say(line)
     write_json(out / "metrics.json", table.to_json())
     total = time.monotonic() - begin
-    write_demo(out, model, drawn.records, table, {"training": trained, "sampling": sampled, "all": total}, args.seed)
+    commands = [
+        f"gendiff train molecules {examples} --out {out}/mine --hydrogens implicit --steps {args.steps} --seed {args.seed} --learning-rate {LEARNING_RATE} --preset tiny",
+        f"gendiff sample {out}/mine -n {args.number} -o {out}/mine.sdf --seed {args.seed}",
+        f"gendiff evaluate {out}/mine.sdf --reference {examples}",
+    ]
+    seconds = {"training": trained, "sampling": sampled, "in all": total}
+    demo_page(out / "index.html", model.modality, drawn.records, table, seconds, out / "run", commands)
     say(f"trained in {trained:.0f} s, sampled in {sampled:.0f} s, {total:.0f} s in all; look at {out / 'index.html'}")
     return 0

@@ -24,7 +24,7 @@ def build_parser() -> ArgumentParser:
     p.add_argument("--hydrogens", type=str, default="auto", help="protocol: explicit or implicit (default: as the model that made the samples)")
     p.add_argument("--rule", type=str, default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
     p.add_argument("--no-strain", action="store_true", help="leave out the MMFF strain, the slow part")
-    p.add_argument("--on-error", type=str, default="stop", help="at a bad record of the reference: stop or skip")
+    p.add_argument("--on-error", type=str, default="stop", help="at a record that cannot be read: stop, or skip it (it is then not counted)")
     p.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     p.add_argument("--json", type=str | None, default=None, help="also write the table to this file")
     return p
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     kind: Any = find_modality(args.modality or sidecar.get("modality") or "molecules")
     if args.hydrogens not in ("auto", "explicit", "implicit"):
         raise UsageError(f"--hydrogens must be auto, explicit or implicit, got {args.hydrogens!r}")
-    generated, _ = kind.read([args.generated], on_error="skip", strict=False, embed=False, fragments="keep")
+    generated, _ = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
     reference, report = kind.read(args.reference, on_error=args.on_error)
     training = kind.read(args.training, on_error=args.on_error)[0] if args.training else None
     for line in report.lines():

@@ -17,6 +17,8 @@ from gendiff.files import UserError
 class UsageError(UserError):
     """A mistake on the command line or in a YAML file of options."""
 
+    status = 2
+
 
 def parser(command: str, description: str, config: bool = True) -> ArgumentParser:
     """Return a parser for one command; with `--config FILE` and `--print_config` if `config`."""

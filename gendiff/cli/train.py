@@ -30,6 +30,7 @@ def build_parser() -> ArgumentParser:
     p.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     p.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
     p.add_argument("--previews", type=int, default=3, help="pictures drawn on the way")
+    p.add_argument("--checkpoint-every", type=int, default=1000, help="steps between checkpoints; a minute without one brings one too")
     p.add_argument("--on-error", type=str, default="stop", help="at a bad record: stop, or skip it and count it")
     p.add_argument("--hydrogens", type=str, default="auto", help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type")
     p.add_argument("--rule", type=str, default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             raise UsageError(f"--{name} must be one of {', '.join(str(word) for word in known if word)}, got {args[name]!r}")
     from gendiff.train import train
 
-    options: dict[str, Any] = {name: args[name] for name in ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "resume", "on_error")}
+    options: dict[str, Any] = {name: args[name] for name in ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "checkpoint_every", "resume", "on_error")}
     reading = {"fragments": args.fragments, "split": args.split}
     fitting = {"hydrogens": args.hydrogens, "rule": args.rule}
     trainer = changed(args.trainer, p.get_defaults().trainer)

@@ -31,7 +31,7 @@ from gendiff.files import UserError
 from gendiff.nn.embed import Conditioning, Fourier
 from gendiff.ops import State
 
-CHUNK = {"cpu": 2**18, "other": 2**28}
+CHUNK = {"cpu": 2**18, "other": 2**26}
 """Entries of an edge tensor handled at a time: a megabyte stays in a CPU core's cache; elsewhere only memory counts."""
 
 _silu_backward = torch.ops.aten.silu_backward.grad_input
@@ -334,7 +334,7 @@ class EGNN(nn.Module):
         level_range: length of the interval in which levels lie; 40 for a log-SNR within ±20, 1 for a time.
 
     Raises:
-        UserError: for sizes that are not positive.
+        UserError: for sizes that are not positive, or if `position` is among the features.
     """
 
     def __init__(
@@ -357,6 +357,10 @@ class EGNN(nn.Module):
         sizes = {"width": width, "layers": layers, "sublayers": sublayers, "normalization": normalization}
         if wrong := [f"{name} = {value}" for name, value in sizes.items() if value <= 0]:
             raise UserError(f"EGNN: {wrong[0]} must be positive")
+        if "position" in features:
+            raise UserError(
+                "EGNN: `features` lists scalar fields; 'position' is always there and must not be among them"
+            )
         self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.sublayers = levels, width, layers, sublayers
         self.attention, self.tanh, self.self_condition = attention, tanh, self_condition

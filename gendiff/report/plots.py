@@ -51,8 +51,8 @@ def histogram(reference: ArrayLike, generated: ArrayLike, title: str, label: str
         generated: Numbers.
         title: Above the plot.
         label: Of the horizontal axis, with its unit.
-        bins: How many; by default 10 to 40, the more numbers the more. They span both sets but for 0.5 % on either side,
-            which the outermost bins take in.
+        bins: 10 to 40 by default, more for more numbers. They span all but 0.5 % on either side, which the bins at the
+            ends take in.
 
     Returns:
         SVG.
@@ -133,7 +133,8 @@ def loss_curve(steps: ArrayLike, losses: ArrayLike, title: str = "Training loss"
             if low > 0 and high > 20 * low:
                 axes.set_yscale("log")
             else:
-                axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1.0)
+                margin = 0.05 * (high - low) or 0.5
+                axes.set_ylim(low - margin, high + margin)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return _svg(figure, axes)
 

@@ -90,7 +90,7 @@ class Keeper(Callback):
             signal.signal(number, before[number])
 
         signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        before = {number: signal.getsignal(number) for number in signals}
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
         for number in signals:
             signal.signal(number, stop)
         try:

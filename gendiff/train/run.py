@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 import warnings
@@ -17,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gendiff.data import Ragged, batch_stream
 from gendiff.files import UserError, atomic_write, read_text, sha256
@@ -59,7 +61,7 @@ def train(
         files: Examples.
         out: Run folder to make: config.yaml, checkpoints/, model/, logs/, samples/.
         steps: Training steps (batches); by default from `trainer["max_epochs"]`, or 10,000.
-        max_time: Bound in time instead: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
+        max_time: Bound in time: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
         seed: Seed of initial weights, order, noise and times.
         preset: Size of the network: "tiny", "small" or "base"; by default "tiny" on a CPU and "base" on a GPU.
         batch_size: Samples of a batch (64); small batches and many steps are best on a CPU.
@@ -111,10 +113,11 @@ def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
 
 
 def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: Callable[[str], Any] | None, started: bool = False) -> Model:
-    say = say or (lambda line: None)
+    quiet, say = say is None, say or (lambda line: None)
     options = dict(settings["trainer"] or {})
-    accumulate = int(options.get("accumulate_grad_batches", 1))
-    _check(settings)
+    extra = options.pop("callbacks", None) or []
+    _check(settings, options)
+    accumulate = options.get("accumulate_grad_batches", 1)
     seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
     kind = find_modality(settings["modality"])
     records, report = kind.read(settings["files"], on_error=settings["on_error"], **(settings["reading"] or {}))
@@ -123,63 +126,83 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
     adapter = kind.fit(records, **(settings["fitting"] or {}))
     data = adapter.encode(records)
     per_epoch = -(-len(data) // settings["batch_size"])
-    steps = _steps(settings, options, per_epoch // accumulate or 1) if seconds is None else None
+    steps = _steps(settings, options, per_epoch // accumulate or 1, None if seconds else STEPS)
     device = _device(options)
     preset = settings["preset"] or ("tiny" if device == "cpu" else "base")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings["seed"])
         denoiser = adapter.denoiser(preset)
+    hashes = {file: sha256(file) for file in settings["files"]}
     info = {
         "data": report.lines(),
         "training": {
             **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
             "preset": preset, "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
-            "files": {Path(file).name: sha256(file) for file in settings["files"]},
+            "files": {Path(file).name: digest for file, digest in hashes.items()},
         },
     }  # fmt: skip
     model = Model(adapter, denoiser, info=info)
     task = DiffusionTask(
-        denoiser, adapter.objective(), settings["seed"], settings["learning_rate"], steps=None if steps is None else steps * accumulate, seconds=seconds
+        denoiser,
+        adapter.objective(),
+        settings["seed"],
+        settings["learning_rate"],
+        steps=None if steps is None else steps * accumulate,
+        seconds=seconds,
     )
     parameters = sum(p.numel() for p in denoiser.parameters())
-    expected = seconds or _seconds_per_step(task, data, settings["batch_size"], device) * (steps or 0) * accumulate
-    length = f"{steps:,} steps" if steps else f"{seconds:,.0f} s"
-    say(f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {length} of {settings['batch_size']} on {device}: about {_human(expected)}")
-    if not started:
-        hashes = {file: sha256(file) for file in settings["files"]}
-        with atomic_write(folder / "config.yaml") as file:
-            yaml.safe_dump({**settings, "sha256": hashes}, file, sort_keys=False)
-    elif checkpoint is None:
-        say("no checkpoint was written yet: starting over")
+    each = _seconds_per_step(task, data, settings["batch_size"], device) * accumulate
+    expected = min(steps * each if steps else math.inf, seconds or math.inf)
+    length = " or ".join([f"{steps:,} steps"] * bool(steps) + [f"{seconds or 0:,.0f} s"] * bool(seconds))
+    say(
+        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {length} "
+        f"of {settings['batch_size']} on {device}: about {_human(expected)}"
+    )
     averages = AveragedWeights(settings["average"])
-    callbacks: list[Any] = [averages, NonFinite(), Progress(kind.name, quiet=say is None)]
+    keeper = Keeper(folder, model, averages, settings["checkpoint_every"])
+    callbacks: list[Any] = [averages, NonFinite(), Progress(kind.name, quiet=quiet), keeper, *extra]
     if settings["previews"] and (steps or 0) >= 4 * settings["previews"]:
-        callbacks.append(Previews(folder / "samples", model, averages, (steps or 0) // (settings["previews"] + 1)))
-    callbacks.append(Keeper(folder, model, averages))
-    bounds: dict[str, Any] = {"max_steps": steps or -1, "max_epochs": -1}
-    if seconds is not None:
-        bounds["max_time"] = {"seconds": seconds}
+        every = -(-(steps or 0) // (settings["previews"] + 1))
+        callbacks.append(Previews(folder / "samples", model, averages, every))
     defaults: dict[str, Any] = {
         "accelerator": "auto", "devices": 1, "gradient_clip_val": 1.0, "precision": "bf16-mixed" if device == "cuda" else "32-true",
         "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "use_distributed_sampler": False,
         "num_sanity_val_steps": 0, "logger": _loggers(folder),
     }  # fmt: skip
-    extra = options.pop("callbacks", None) or []
+    ours: dict[str, Any] = {"max_steps": steps or -1, "max_epochs": -1, "default_root_dir": str(folder)}
+    if seconds is not None:
+        ours["max_time"] = {"seconds": seconds}
     begin = time.monotonic()
     with _quiet():
-        trainer = pl.Trainer(**{**defaults, **options, **bounds, "default_root_dir": str(folder), "callbacks": [*callbacks, *extra]})
-        trainer.fit(task, Stream(data, settings["batch_size"], settings["seed"], task).loader(), ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        say(f"interrupted at step {trainer.global_step:,}; go on with --resume")
+        try:
+            trainer = pl.Trainer(**{**defaults, **options, **ours, "callbacks": callbacks})
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise UserError(f"--trainer: Lightning refuses its options: {str(error).splitlines()[0]}") from None
+        if not started:
+            with atomic_write(folder / "config.yaml") as file:
+                yaml.safe_dump({**settings, "trainer": options, "sha256": hashes}, file, sort_keys=False)
+        elif checkpoint is None:
+            say("no checkpoint was written yet: starting over")
+        batches = Stream(data, settings["batch_size"], settings["seed"], task).loader()
+        try:
+            with keeper.interruptible():
+                trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
+        except KeyboardInterrupt:
+            say(f"interrupted at step {trainer.global_step:,}; go on with --resume")
+            raise
     say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
     return load(folder / "model") if trainer.is_global_zero else model
 
 
-def _check(settings: dict[str, Any]) -> None:
+def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
     for name, low in (("steps", 1), ("batch_size", 1), ("previews", 0), ("checkpoint_every", 1)):
         value = settings[name]
         if value is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+    for name in ("max_steps", "max_epochs", "accumulate_grad_batches"):
+        value = options.get(name)
+        if value is not None and value != -1 and value < 1:
+            raise UserError(f"--trainer.{name} must be at least 1, got {value}")
     if not settings["learning_rate"] > 0:
         raise UserError(f"--learning-rate must be positive, got {settings['learning_rate']}")
     if not 0 <= settings["average"] < 1:
@@ -190,12 +213,11 @@ def _check(settings: dict[str, Any]) -> None:
         raise UserError("no file of examples was given")
 
 
-def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int) -> int:
+def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int, default: int | None) -> int | None:
     """Bounds by epochs become bounds in steps, so that a run is one stream of batches and resumes anywhere."""
-    epochs, most = options.pop("max_epochs", None), options.pop("max_steps", None)
-    bounds = [settings["steps"], most if most and most > 0 else None, epochs * per_epoch if epochs and epochs > 0 else None]
-    known = [bound for bound in bounds if bound is not None]
-    return min(known) if known else STEPS
+    epochs, most = options.get("max_epochs") or -1, options.get("max_steps") or -1
+    bounds = [bound for bound in (settings["steps"] or -1, most, epochs * per_epoch) if bound > 0]
+    return min(bounds, default=default)
 
 
 def parse_time(text: str) -> float:

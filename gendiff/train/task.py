@@ -30,8 +30,8 @@ class DiffusionTask(pl.LightningModule):
         learning_rate: Peak learning rate (1e-3).
         warmup: Batches over which the rate rises from zero (100).
         weight_decay: Of AdamW, on matrices only (0.01).
-        steps: Batches in all, over which the rate falls by half a cosine to zero; None when the run is bounded by time.
-        seconds: Bound in time, over which the rate falls instead.
+        steps: Batches in all, over which the rate falls by half a cosine to zero; None without such a bound.
+        seconds: Bound in time, over which the rate falls if it comes first.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DiffusionTask(pl.LightningModule):
         self.steps, self.seconds = steps, seconds
         self.batch_number, self.samples_seen = 0, 0
         self.last: dict[str, Tensor] = {}
-        self._started = time.monotonic()
+        self._started, self._elapsed = time.monotonic(), 0.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW; biases and scales are not decayed."""
@@ -63,17 +63,18 @@ class DiffusionTask(pl.LightningModule):
 
     def progress(self) -> float:
         """Return how much of the run is behind, 0 to 1."""
-        if self.seconds is not None:
-            return min(1.0, (time.monotonic() - self._started) / self.seconds)
-        return 0.0 if self.steps is None else min(1.0, self.batch_number / self.steps)
+        by_steps = self.batch_number / self.steps if self.steps else 0.0
+        by_time = (time.monotonic() - self._started) / self.seconds if self.seconds else 0.0
+        return min(1.0, max(by_steps, by_time))
 
     def on_fit_start(self) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
+        """Start the clock, where the run has come to."""
+        self._started = time.monotonic() - self._elapsed
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate: linear warm-up, then half a cosine."""
-        rate = self.learning_rate * min(1.0, (self.batch_number + 1) / max(1, self.warmup)) * 0.5 * (1 + math.cos(math.pi * self.progress()))
+        warm = min(1.0, (self.batch_number + 1) / max(1, self.warmup))
+        rate = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.progress()))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
 
@@ -90,10 +91,12 @@ class DiffusionTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the position in the data."""
         checkpoint["batch_number"], checkpoint["samples_seen"] = self.batch_number, self.samples_seen
+        checkpoint["elapsed"] = time.monotonic() - self._started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go back to the position in the data."""
         self.batch_number, self.samples_seen = checkpoint["batch_number"], checkpoint["samples_seen"]
+        self._elapsed = checkpoint["elapsed"]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""

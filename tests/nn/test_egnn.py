@@ -13,9 +13,15 @@ from gendiff.files import UserError
 from gendiff.nn import egnn
 from gendiff.nn.egnn import EGNN
 
-spec = importlib.util.spec_from_file_location("egnn_oracle", Path(__file__).with_name("egnn_oracle.py"))
-oracle = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(oracle)
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+oracle = load(Path(__file__).with_name("egnn_oracle.py"))
 
 FEATURES = {"element": 5, "charge": 1}
 
@@ -334,6 +340,11 @@ def test_senseless_sizes_are_refused(wrong):
         EGNN(FEATURES, **wrong)
 
 
+def test_position_is_no_scalar():
+    with pytest.raises(UserError, match="position"):
+        EGNN({"position": 3})
+
+
 def test_positions_alone_are_enough():
     net = EGNN({}, width=8, layers=2)
     x, level, _ = data(2, 4, torch.float32)
@@ -379,3 +390,21 @@ def test_gpu_agrees_with_the_cpu():
     for name, value in expected.items():
         torch.testing.assert_close(found[name].cpu(), value, rtol=1e-3, atol=1e-3 * value.abs().max().item())
     check_bfloat16("cuda")
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(capsys, monkeypatch):
+    monkeypatch.delenv("GENDIFF_DATA", raising=False)
+    benchmark = load(Path(__file__).parents[2] / "benchmarks" / "egnn.py")
+    size = "--width 8 --layers 1 --batch 4 --batches 1 --repeats 1 --threads 1"
+    ratios = benchmark.main(size.split())
+    assert ratios.keys() == {"training", "sampling", "memory"}
+    shown = capsys.readouterr().out
+    for words in (
+        "no --data",
+        "training step, ms",
+        "sampling step, GFLOP/s",
+        "peak of a training step",
+        "matrix product",
+    ):
+        assert words in shown

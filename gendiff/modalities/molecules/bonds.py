@@ -2,29 +2,33 @@
 
 Generated molecules are points with elements; chemistry begins when bonds are drawn. Three rules draw them.
 
-**Lookup** (`lookup_orders`, hydrogens explicit): the published rule of EDM (Hoogeboom et al., "Equivariant Diffusion for
-Molecule Generation in 3D", ICML 2022). With d in picometres and b1, b2, b3 tables of typical lengths, a pair is bonded if
-d < b1 + 10, double if also d < b2 + 5, triple if also d < b3 + 3; a stage without a table entry is never reached. No charges.
+**Lookup** (`lookup_orders`, hydrogens explicit): the published rule of EDM (Hoogeboom et al., "Equivariant Diffusion
+for Molecule Generation in 3D", ICML 2022, arXiv 2203.17003). With d in picometres and b1, b2, b3 tables of typical
+lengths, a pair is bonded if d < b1 + 10, double if also d < b2 + 5, triple if also d < b3 + 3; a stage without a table
+entry is never passed. The rule knows no formal charges.
 
-**Heavy-atom rule** (`heavy_orders`, hydrogens implicit): bonds among heavy atoms when hydrogens are not modelled. The table of
-EDM is blind to conjugation (1.395 Å in benzene counts as single), and without hydrogens valences do not reveal it. So:
+**Heavy-atom rule** (`heavy_orders`, hydrogens implicit): bonds among heavy atoms when hydrogens are not modelled.
+EDM's table is blind to conjugation (1.395 Å in benzene counts as single), and without hydrogens valences do not
+reveal it. So:
 
 1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm).
-2. A bond shorter than `CERTAIN` (double) or `TRIPLE` is multiple, whatever it does to the valences of its atoms: a carbon that
-   ends up with five bonds makes the molecule invalid, and nothing is repaired.
-3. A single bond shorter than the `CONJUGATED` length of its elements may be double if both of its atoms have free valence and
-   no multiple bond yet. A maximum-weight matching chooses among these bonds, so that an atom takes part in at most one; a bond
-   weighs (longest − d) / 10 pm, and `RING` more if it lies in a ring of such bonds. Aromatic rings thus become Kekulé structures
-   (an amino group does not take part), and the shorter bonds of an azole or an amidine become the double ones.
-   Bonds at charged atoms are never certain: they are matched here, and those of certain length once more, so that nitro
-   groups, carboxylates, N-oxides, azides and isonitriles come out right if the formal charges are given.
+2. A bond shorter than its `DOUBLE` or `TRIPLE` length is multiple, whatever that does to the valences of its atoms: a
+   carbon that ends up with five bonds makes the molecule invalid, and nothing is repaired.
+3. A single bond shorter than its `CONJUGATED` length may be double if both of its atoms have free valence and no
+   multiple bond yet. A maximum-weight matching chooses among these bonds, so that an atom takes part in at most one; a
+   bond weighs (conjugated length − d) / 10 pm, and `RING` more if it lies in a ring of such bonds. Aromatic rings thus
+   become Kekulé structures (without their amino groups), the shorter bonds of an azole or an amidine the double ones.
+   Step 2 leaves the bonds of charged atoms alone: they are matched here, and those shorter than `DOUBLE` a second time,
+   so that nitro groups, carboxylates, N-oxides, azides and isonitriles come out right where formal charges are given.
 4. What is left of the normal valence (C 4, N 3, O 2, F 1, …; formal charges shift it) is filled with hydrogens.
 
-**RDKit** (`rule="rdkit"`, hydrogens explicit): `rdDetermineBonds` in a separate process that is killed after `TIME_LIMIT` seconds
-(it can run for very long), for at most `ATOM_LIMIT` atoms. It knows formal charges; their sum is taken as given.
+**RDKit** (`rule="rdkit"`, hydrogens explicit): `rdDetermineBonds` in a separate process that is killed after
+`TIME_LIMIT` seconds (it can run for very long), for at most `ATOM_LIMIT` atoms. It places formal charges; their sum is
+given.
 
-Lengths are in Å outside the tables. A molecule is *valid* if it has no overlapping atoms and RDKit's `SanitizeMol` accepts
-its bonds as drawn (all of it, not the largest fragment), *connected* if it is one fragment; the two are reported apart.
+Lengths are in Å outside the tables. A molecule is *valid* if no atoms overlap and RDKit's `SanitizeMol` accepts its
+bonds as drawn (all of it, not the largest fragment), *connected* if it is one fragment; the two are counted apart.
+RDKit itself reads a neutral nitro group, N with two double bonds to O, as the charged one.
 """
 
 from __future__ import annotations
@@ -49,56 +53,61 @@ Rule = Literal["lookup", "rdkit"]
 Hydrogens = Literal["explicit", "implicit"]
 Molecule = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
-TIME_LIMIT = 5.0  # seconds RDKit may think about the bonds of one molecule
-ATOM_LIMIT = 100  # largest molecule handed to RDKit's rule
-RING = 0.4  # weight of a bond in a conjugated ring, in units of 10 pm of length
-CHARGED = 4  # pm by which a conjugated bond may be longer at a charged atom
-OVERLAP = 0.6  # atoms nearer than this fraction of their single-bond length overlap
+TIME_LIMIT = 5.0
+"""Seconds that RDKit's rule may take for one molecule."""
+ATOM_LIMIT = 100
+"""Largest molecule that RDKit's rule is given."""
+OVERLAP = 0.6
+"""Atoms nearer than this fraction of their single-bond length overlap."""
+RING = 0.4
+"""Extra weight of a bond in a ring of conjugated bonds: it may be 4 pm longer than another one."""
+CHARGED = 4
+"""Picometres by which a conjugated bond may be longer at a charged atom."""
 
-# Typical bond lengths in picometres, as published with EDM.
-SINGLE = """H-H 74 H-C 109 H-N 101 H-O 96 H-F 92 H-B 119 H-Si 148 H-P 144 H-As 152 H-S 134 H-Cl 127 H-Br 141 H-I 161
+# Typical bond lengths in picometres, and valences, as published with EDM.
+EDM_SINGLE = """H-H 74 H-C 109 H-N 101 H-O 96 H-F 92 H-B 119 H-Si 148 H-P 144 H-As 152 H-S 134 H-Cl 127 H-Br 141 H-I 161
 C-C 154 C-N 147 C-O 143 C-F 135 C-Si 185 C-P 184 C-S 182 C-Cl 177 C-Br 194 C-I 214
 N-N 145 N-O 140 N-F 136 N-Cl 175 N-Br 214 N-S 168 N-I 222 N-P 177
 O-O 148 O-F 142 O-Br 172 O-S 151 O-P 163 O-Si 163 O-Cl 164 O-I 194
 F-F 142 F-S 158 F-Si 160 F-Cl 166 F-Br 178 F-P 156 F-I 187 B-Cl 175
 Si-Si 233 Si-S 200 Si-Cl 202 Si-Br 215 Si-I 243 Cl-Cl 199 Cl-P 203 Cl-S 207 Cl-Br 214
 S-S 204 S-Br 225 S-P 210 S-I 234 Br-Br 228 Br-P 222 P-P 221 I-I 266"""
-DOUBLE = "C-C 134 C-N 129 C-O 120 C-S 160 N-N 125 N-O 121 O-O 121 O-P 150 P-S 186"
-TRIPLE_BONDS = "C-C 120 C-N 116 C-O 113 N-N 110"
-VALENCES = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 Hg 1 Hg 2 Bi 3 Bi 5"
+EDM_DOUBLE = "C-C 134 C-N 129 C-O 120 C-S 160 N-N 125 N-O 121 O-O 121 O-P 150 P-S 186"
+EDM_TRIPLE = "C-C 120 C-N 116 C-O 113 N-N 110"
+EDM_VALENCE = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 Hg 1 Hg 2 Bi 3 Bi 5"
 
-# Lengths of the heavy-atom rule in picometres, tuned on MMFF94s and B3LYP geometries.
-TRIPLE = "C-C 124 C-N 119 N-N 114"
-CERTAIN = "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
+# Largest lengths in picometres, and valences, of the heavy-atom rule; tuned on MMFF94s and B3LYP geometries.
 CONJUGATED = "C-C 144 C-N 138 N-N 136"
-NORMAL = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
+DOUBLE = "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
+TRIPLE = "C-C 124 C-N 119 N-N 114"
+VALENCE = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
 
 
-def _pairs(text: str) -> NDArray[np.float64]:
-    """A symmetric (119, 119) table of lengths in pm, −inf where the text has no entry."""
+def _lengths(text: str) -> NDArray[np.float64]:
+    """A symmetric (119, 119) table by atomic numbers, −inf where the text has no entry."""
     table = np.full((119, 119), -np.inf)
     words = text.split()
     for pair, length in zip(words[::2], words[1::2], strict=True):
-        i, j = (Chem.GetPeriodicTable().GetAtomicNumber(symbol) for symbol in pair.split("-"))
+        i, j = map(Chem.GetPeriodicTable().GetAtomicNumber, pair.split("-"))
         table[i, j] = table[j, i] = float(length)
     return table
 
 
-def _elements(text: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _valences(text: str) -> NDArray[np.bool_]:
+    """A (119, 16) table: may an element have this valence?"""
+    table = np.zeros((119, 16), bool)
     words = text.split()
-    table = np.zeros(shape, bool)
     for symbol, valence in zip(words[::2], words[1::2], strict=True):
         table[Chem.GetPeriodicTable().GetAtomicNumber(symbol), int(valence)] = True
     return table
 
 
+# A stage is reached only through the stages before it; nested limits turn the rule into a count of passed stages.
+_EDM = np.minimum.accumulate([_lengths(EDM_SINGLE) + 10, _lengths(EDM_DOUBLE) + 5, _lengths(EDM_TRIPLE) + 3])
+_HEAVY = np.stack([np.maximum(_lengths(CONJUGATED), _lengths(DOUBLE)), _lengths(DOUBLE), _lengths(TRIPLE)])
+_ALLOWED = _valences(EDM_VALENCE)
+_NORMAL = np.argmax(_valences(VALENCE), axis=1)
 _TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
-
-# A stage is reached through the stages before it, so nested thresholds turn the rule into a count of passed stages.
-_EDM = np.minimum.accumulate([_pairs(SINGLE) + 10, _pairs(DOUBLE) + 5, _pairs(TRIPLE_BONDS) + 3])
-_ALLOWED = _elements(VALENCES, (119, 16))
-_NORMAL = np.argmax(_elements(NORMAL, (119, 16)), axis=1)
-_HEAVY = np.stack([np.maximum(_pairs(CONJUGATED), _pairs(CERTAIN)), _pairs(CERTAIN), _pairs(TRIPLE)])
 
 
 def by_size(num_atoms: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -117,26 +126,27 @@ def by_size(num_atoms: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArra
         yield rows, first[rows, None] + np.arange(size)
 
 
-def _distances(positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distances in pm (M, N, N), infinite on the diagonal and to padding."""
-    x = np.where(mask[..., None], positions, 0.0).astype(np.float64) * 100
-    if not np.isfinite(x).all():
-        raise ValueError("positions are not finite")
-    square = np.zeros((*x.shape[:2], x.shape[1]))
-    for axis in range(3):
-        difference = x[:, :, None, axis] - x[:, None, :, axis]
-        difference *= difference
-        square += difference
-    np.sqrt(square, out=square)
-    square[~(mask[:, :, None] & mask[:, None, :])] = np.inf
-    square[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = np.inf
-    return square
-
-
-def _chunks(atomic_numbers: NDArray[Any]) -> Iterator[slice]:
+def _near(
+    atomic_numbers: NDArray[np.int64], positions: NDArray[Any], mask: NDArray[np.bool_]
+) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Pairs near enough for a bond: rows of molecules, then (K,) molecule among them, atoms i < j, distance in pm."""
     molecules, atoms = atomic_numbers.shape
-    step = max(1, 2_000_000 // max(1, atoms * atoms))
-    return (slice(start, start + step) for start in range(0, molecules, step))
+    elements = np.unique(atomic_numbers)
+    farthest = _EDM[0][np.ix_(elements, elements)].max(initial=0)
+    i, j = np.triu_indices(atoms, 1)
+    step = max(1, 500_000 // max(1, len(i)))
+    for rows in (slice(start, start + step) for start in range(0, molecules, step)):
+        real = mask[rows].T
+        x = np.where(real, np.asarray(positions[rows], np.float64).T, 0.0) * 100
+        if not np.isfinite(x).all():
+            raise ValueError("positions are not finite")
+        square = np.where(real[i] & real[j], 0.0, np.inf)
+        for axis in x:
+            difference = axis[i] - axis[j]
+            difference *= difference
+            square += difference
+        pair, molecule = np.nonzero(square < farthest**2)
+        yield rows, molecule, i[pair], j[pair], np.sqrt(square[pair, molecule])
 
 
 def lookup_orders(atomic_numbers: NDArray[Any], positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int8]:
@@ -154,14 +164,11 @@ def lookup_orders(atomic_numbers: NDArray[Any], positions: NDArray[Any], mask: N
         ValueError: a position is NaN or infinite.
     """
     numbers = np.asarray(atomic_numbers, np.int64)
-    orders = np.empty((*numbers.shape, numbers.shape[1]), np.int8)
-    elements, index = np.unique(numbers, return_inverse=True)
-    index = index.reshape(numbers.shape)
-    tables = [table[np.ix_(elements, elements)].ravel() for table in _EDM]
-    for rows in _chunks(numbers):
-        distance = _distances(positions[rows], mask[rows])
-        pair = index[rows, :, None] * len(elements) + index[rows, None, :]
-        orders[rows] = sum((distance < table[pair]).view(np.int8) for table in tables)
+    orders = np.zeros((*numbers.shape, numbers.shape[1]), np.int8)
+    for rows, molecule, i, j, distance in _near(numbers, positions, mask):
+        left, right = numbers[rows][molecule, i], numbers[rows][molecule, j]
+        order = sum((distance < table[left, right]).astype(np.int8) for table in _EDM)
+        orders[rows][molecule, i, j] = orders[rows][molecule, j, i] = order
     return orders
 
 
@@ -226,19 +233,21 @@ def heavy_orders(
     numbers = np.asarray(atomic_numbers, np.int64)
     charge = np.zeros_like(numbers) if charges is None else np.asarray(charges, np.int64)
     orders = np.empty((*numbers.shape, numbers.shape[1]), np.int8)
-    for rows in _chunks(numbers):
-        z, distance = numbers[rows], _distances(positions[rows], mask[rows])
-        longest, certain, triple = (table[z[:, :, None], z[:, None, :]] for table in _HEAVY)
+    for rows, molecule, i, j, near in _near(numbers, positions, mask):
+        z = numbers[rows]
+        distance = np.full(orders[rows].shape, np.inf)
+        distance[molecule, i, j] = distance[molecule, j, i] = near
+        conjugated, double, triple = (table[z[:, :, None], z[:, None, :]] for table in _HEAVY)
         neutral = _both(charge[rows] == 0)
         capacity = _capacity(z, charge[rows])
         order = (distance < _EDM[0][z[:, :, None], z[:, None, :]]).astype(np.int8)
-        order += (distance < certain) & neutral
+        order += (distance < double) & neutral
         order += (distance < triple) & neutral
-        weight = (longest - distance + CHARGED * ~neutral) / 10
+        weight = (conjugated - distance + CHARGED * ~neutral) / 10
         band = (order == 1) & (weight > 0) & _both((capacity > order.sum(2)) & (order.max(2, initial=0) < 2))
         _match(order, band, weight)
         if not neutral.all():
-            _match(order, (distance < certain) & ~neutral & _both(capacity > order.sum(2)), weight)
+            _match(order, (distance < double) & ~neutral & _both(capacity > order.sum(2)), weight)
         orders[rows] = order
     return orders
 
@@ -272,14 +281,14 @@ def infer_bonds(
         numbers: (N,) atomic numbers.
         positions: (N, 3) in Å.
         charges: (N,) formal charges; none means neutral atoms.
-        rule: "lookup" (tables of lengths; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit hydrogens only).
+        rule: "lookup" (lengths; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit hydrogens only).
         hydrogens: "explicit" (all atoms are given; one with too few bonds is left a radical) or "implicit" (RDKit adds
             hydrogens, with coordinates, after the heavy atoms).
 
     Returns:
-        The molecule with a conformer, and why it is not valid ("" if it is). A valid molecule is sanitised; another one has
-        the bonds as drawn, unsanitised, and the reason also as its property `invalid`. A molecule whose positions are not
-        finite has neither bonds nor conformer.
+        The molecule with a conformer, and why it is not valid ("" if it is). A valid molecule is sanitised; another one
+        has the bonds as drawn, unsanitised, and the reason also as its property `invalid`. It has no bonds if atoms
+        overlap, and no conformer either if positions are not finite.
 
     Raises:
         UserError: the RDKit rule with implicit hydrogens.
@@ -332,10 +341,11 @@ def _refusal(numbers: NDArray[Any], positions: NDArray[Any]) -> str:
     if not np.isfinite(positions).all():
         return "positions are not finite"
     number = np.asarray(numbers, np.int64)
-    distance = _distances(np.asarray(positions)[None], np.ones((1, len(number)), bool))[0]
-    single = _EDM[0][number[:, None], number] - 10
-    near = np.argwhere(np.triu(distance < OVERLAP * np.where(np.isfinite(single), single, 100)))
-    return f"atoms {near[0, 0] + 1} and {near[0, 1] + 1} overlap" if len(near) else ""
+    for _, _, i, j, distance in _near(number[None], np.asarray(positions)[None], np.ones((1, len(number)), bool)):
+        near = np.flatnonzero(distance < OVERLAP * (_EDM[0][number[i], number[j]] - 10))
+        if len(near):
+            return f"atoms {i[near[0]] + 1} and {j[near[0]] + 1} overlap"
+    return ""
 
 
 def _draw(molecule: Molecule, bonds: Iterable[Sequence[int]], explicit: bool = True) -> Chem.Mol:
@@ -379,8 +389,7 @@ def _finish(mol: Chem.Mol, reason: str, hydrogens: Hydrogens) -> tuple[Chem.Mol,
 class RDKitBonds:
     """RDKit's rule in a process of its own, which is killed and replaced when a molecule takes too long.
 
-    Use it as a context manager and call it with (numbers, positions, total charge); the answer is bonds (i, j, order), formal
-    charges and a reason, "" on success.
+    A context manager; leaving it ends the process.
 
     Args:
         time_limit: seconds for one molecule; default `TIME_LIMIT`.
@@ -420,24 +429,40 @@ class RDKitBonds:
     def __call__(
         self, numbers: NDArray[Any], positions: NDArray[Any], charge: int = 0
     ) -> tuple[list[list[int]], NDArray[Any] | None, str]:
+        """Bonds (i, j, order) and formal charges (N,) of one molecule, and why there are none ("" on success).
+
+        Args:
+            numbers: (N,) atomic numbers.
+            positions: (N, 3) in Å.
+            charge: sum of the formal charges.
+        """
         if len(numbers) > self.atom_limit:
             return [], None, f"{len(numbers)} atoms, more than the {self.atom_limit} that RDKit's rule is given"
         self._process = process = self._process or self._start()
-        question = {"numbers": np.asarray(numbers).tolist(), "positions": np.asarray(positions).tolist(), "charge": charge}
-        late = threading.Timer(self.time_limit, process.kill)
+        expired = threading.Event()
+
+        def end() -> None:
+            expired.set()
+            process.kill()
+
+        late = threading.Timer(self.time_limit, end)
         late.start()
         try:
             stdin = cast(IO[str], process.stdin)
-            stdin.write(json.dumps(question) + "\n")
+            stdin.write(json.dumps([np.asarray(numbers).tolist(), np.asarray(positions).tolist(), charge]) + "\n")
             stdin.flush()
             answer = cast(IO[str], process.stdout).readline()
         except BrokenPipeError:
             answer = ""
-        expired = late.finished.is_set()
-        late.cancel()
+        finally:
+            late.cancel()
         if not answer:
             self._stop()
-            return [], None, f"RDKit drew no bonds within {self.time_limit:g} s" if expired else "RDKit crashed"
+            return (
+                [],
+                None,
+                f"RDKit drew no bonds within {self.time_limit:g} s" if expired.is_set() else "RDKit crashed",
+            )
         bonds, charges, reason = json.loads(answer)
         return bonds, None if charges is None else np.array(charges), reason
 
@@ -447,10 +472,10 @@ def _serve() -> None:
     print(flush=True)
     with rdBase.BlockLogs():
         for line in sys.stdin:
-            question = json.loads(line)
-            mol = _draw((question["numbers"], question["positions"], None), ())
+            numbers, positions, charge = json.loads(line)
+            mol = _draw((numbers, positions, None), ())
             try:
-                rdDetermineBonds.DetermineBonds(mol, charge=question["charge"])
+                rdDetermineBonds.DetermineBonds(mol, charge=charge)
                 Chem.Kekulize(mol, clearAromaticFlags=True)
             except (ValueError, RuntimeError) as error:
                 print(json.dumps([[], None, str(error).strip().splitlines()[0]]), flush=True)

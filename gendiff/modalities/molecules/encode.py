@@ -68,6 +68,8 @@ def _one_hot(arrays: MoleculeArrays, values: NDArray[np.integer], known: Sequenc
     place = np.searchsorted(table, values).clip(max=len(table) - 1)
     unknown = np.flatnonzero(table[place] != values)
     if len(unknown):
-        molecule = int(np.searchsorted(arrays.offsets, unknown[0], side="right") - 1)
-        raise UserError(f"molecule {molecule + 1} has {what} {int(values[unknown[0]])}; this model knows {list(map(int, table))}")
+        molecule = int(arrays.molecule_of_atom[unknown[0]])
+        which = f"molecule {molecule + 1:,}" + (f" ({arrays.names[molecule]})" if arrays.names[molecule] else "")
+        value = int(values[unknown[0]])
+        raise UserError(f"{which} has {what} {value}; this model knows {', '.join(map(str, table.tolist()))}")
     return torch.nn.functional.one_hot(torch.from_numpy(place.astype(np.int64)), len(table)).float()

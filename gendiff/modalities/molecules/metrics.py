@@ -244,7 +244,7 @@ def evaluate(
         reference: Real molecules, for example the training set or a part that was held out.
         training: What the model was trained on, against which novelty is judged; the reference if None.
         rule: How bonds are read off coordinates: "lookup" or "rdkit".
-        hydrogens: "explicit" (all atoms are modelled) or "implicit" (heavy atoms; those in the records are left out).
+        hydrogens: "explicit" (all atoms are modelled) or "implicit" (heavy atoms only; hydrogens are left out).
         strain: Whether to relax molecules with MMFF94s, the slow part (milliseconds per molecule).
         max_strain: Relax at most so many molecules of each set, drawn at random.
         seed: Seed of the bootstrap and of what is drawn at random.
@@ -457,7 +457,7 @@ def _distances(a: _Content, b: _Content, options: dict[str, Any]) -> dict[str, V
 
     def distances(x: Floats, y: Floats) -> Floats:
         weights = np.stack([y[:, kind].sum(1) * (x[:, kind].sum(1) > 0) for kind in kinds], 1)
-        apart = np.stack([wasserstein_counts(x[:, kind], y[:, kind], bins[kind] / 1000) for kind in kinds], 1)
+        apart = np.stack([wasserstein_counts(x[:, kind], y[:, kind], bins[kind] % LENGTHS / 1000) for kind in kinds], 1)
         found = [
             total_variation(x[:, size], y[:, size]),
             wasserstein_counts(x[:, size], y[:, size], bins[size]),
@@ -514,7 +514,7 @@ def _count(drawn: _Drawn) -> str:
 def _kind(reason: str) -> str:
     """A reason without the numbers of atoms, so that all molecules with one fault have the same."""
     reason = re.sub(r"Explicit valence for atom # \d+ (\w+), (\d+).*", r"\1 with \2 bonds", reason)
-    return re.sub(r"( #|:)( ?\d+)+", "", reason)
+    return re.sub(r"( #|:)( ?\d+)+| \d+ and \d+", "", reason)
 
 
 def _most(counts: Counter[str]) -> str:

@@ -27,7 +27,7 @@ from gendiff.space import Euclidean, ZeroCenterOfMass
 SHAPES = {"tiny": (64, 5), "small": (128, 6), "base": (256, 9)}
 """Width and layers of the EGNN of each preset: 0.2, 1.0 and 5.3 million parameters."""
 
-HYDROGENS = ("explicit", "implicit")
+HYDROGENS, RULES = ("explicit", "implicit"), ("lookup", "rdkit")
 
 
 class Molecules(Modality):
@@ -59,6 +59,8 @@ class Molecules(Modality):
     ):
         if hydrogens not in HYDROGENS:
             raise ValueError(f"hydrogens must be one of {HYDROGENS}, got {hydrogens!r}")
+        if rule not in RULES or (rule == "rdkit" and hydrogens == "implicit"):
+            raise ValueError(f"rule must be one of {RULES}, 'rdkit' with explicit hydrogens only, got {rule!r}")
         self.elements, self.charges = sorted(int(z) for z in elements), sorted(int(q) for q in charges)
         if not self.elements or not self.charges or self.elements[0] < 1 or self.elements[-1] > 118:
             raise ValueError(f"elements must be atomic numbers 1 to 118 and charges not empty, got {self.elements}, {self.charges}")
@@ -117,6 +119,10 @@ class Molecules(Modality):
         """Return RDKit molecules with 3-D coordinates; one that is not valid is not sanitised and says why in its property "invalid"."""
         atoms = from_state(state, mask, self.elements, self.charges, self.position_scale)
         drawn = bonds.infer_all(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
+        return [mol for mol, _ in drawn]
+
+    def redraw(self, records: MoleculeArrays) -> list[Any]:  # noqa: D102
+        drawn = bonds.infer_all(modelled_atoms(records, self.hydrogens).split(), self.rule, self.hydrogens)  # type: ignore[arg-type]
         return [mol for mol, _ in drawn]
 
     def process(self) -> JointProcess:  # noqa: D102
@@ -184,11 +190,22 @@ class Molecules(Modality):
         write.write_molecules(records, Path(path))
 
     @classmethod
+    def write_examples(cls, records: MoleculeArrays, path: str | Path) -> None:  # noqa: D102
+        write.write_molecules(records.to_mols(), Path(path))
+
+    @classmethod
     def evaluate(cls, generated: MoleculeArrays, reference: MoleculeArrays, **options: Any) -> metrics.Table:  # noqa: D102
         return metrics.evaluate(generated, reference, **options)
 
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:  # noqa: D102
         draw.grid_png(records, Path(path), **options)
+
+    def picture(self, record: Any) -> tuple[str, str, str]:  # noqa: D102
+        facts = record.GetPropsAsDict()
+        if not write.is_valid(record):
+            return draw.ball_and_stick_svg(record), str(facts.get("reason", "")), "invalid"
+        caption = f"{facts.get('SMILES', '')} · QED {facts.get('QED', '?')}, logP {facts.get('logP', '?')}"
+        return draw.svg(record), caption, "" if str(facts.get("connected", "true")).lower() == "true" else "in pieces"
 
 
 def modelled_atoms(records: MoleculeArrays, hydrogens: str) -> MoleculeArrays:

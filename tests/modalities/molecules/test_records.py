@@ -176,7 +176,7 @@ def test_arrays_cannot_be_reassigned():
 
 DEFECTS = [
     ("no atoms", np.zeros(0, int), np.zeros((0, 3))),
-    ("unknown element", [6, 0], [[0, 0, 0], [1, 1, 1]]),
+    ("dummy or query atom", [6, 0], [[0, 0, 0], [1, 1, 1]]),
     ("unknown element", [6, 119], [[0, 0, 0], [1, 1, 1]]),
     ("NaN or infinite coordinate", [6, 1], [[0, 0, 0], [1, np.nan, 1]]),
     ("NaN or infinite coordinate", [6, 1], [[0, 0, 0], [1, np.inf, 1]]),

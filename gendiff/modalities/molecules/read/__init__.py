@@ -42,6 +42,7 @@ from gendiff.modalities.molecules.records import (
     MIN_DISTANCE,
     Molecule,
     MoleculeArrays,
+    canonical_smiles,
     clean_name,
     find_defects,
     from_mol,
@@ -251,11 +252,12 @@ class _Reader:
         stream = parsed()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # RDKit embeds and relaxes without Python's lock
             while chunk := list(islice(stream, CHUNK)):
-                with rdBase.BlockLogs():  # it is not safe in threads, so what uses it stays out of the pool
-                    list(pool.map(self._complete, chunk))
+                with rdBase.BlockLogs():
+                    list((pool.map if any(record.flat for record in chunk) else map)(self._complete, chunk))
                     for record in chunk:
-                        if record.mol and not record.reason:
-                            molecule = from_mol(record.mol, name=record.name)
+                        if record.mol is not None and not record.reason:
+                            smiles = canonical_smiles(record.mol, sanitised="rejected" not in record.notes)
+                            molecule = from_mol(record.mol, smiles, record.name)
                             record.molecule = molecule._replace(properties=record.properties)
                 defects = iter(self.defects([record.molecule for record in chunk if record.molecule]))
                 for record in chunk:
@@ -278,7 +280,7 @@ class _Reader:
                 raise Unusable("no atoms")
             if mol.GetNumHeavyAtoms() > self.max_heavy_atoms:
                 raise Unusable(f"too many atoms: {mol.GetNumHeavyAtoms():,} heavy; limit {self.max_heavy_atoms}")
-            if mol.HasQuery() or any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms()):
+            if mol.HasQuery() or (record.flat and any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms())):
                 raise Unusable("dummy or query atom")
             if record.flat and not self.embed:
                 raise Unusable("no 3-D coordinates")

@@ -49,7 +49,7 @@ class Record:
 
 
 class Lines:
-    """The lines of a text file without their ends; tells `advance` how many bytes went by."""
+    """The lines of a text file without white space at their ends; tells `advance` how many bytes went by."""
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         self.path, self.advance = path, advance
@@ -69,7 +69,7 @@ class Lines:
                     if passed > 1 << 18:
                         self.advance(passed)
                         passed = 0
-                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+                    yield line.decode("utf-8", "replace").rstrip()
         except OSError as error:
             raise UserError(f"{self.path}: {(error.strerror or str(error)).lower()}") from None
         self.advance(passed)
@@ -99,8 +99,8 @@ def parse_sdf(lines: Lines, strict: bool, fields: set[str]) -> Iterator[Record]:
 
 def _sdf_record(number: int, lines: list[str], ended: bool, strict: bool, fields: set[str]) -> Record:
     record = Record(number, clean_name(lines[0]) if lines else "")
-    end = next((index for index, line in enumerate(lines, 1) if line.startswith("M  END")), None)
-    if end is None:
+    end = lines.index("M  END") + 1 if "M  END" in lines else 0
+    if not end:
         record.reason = _explain_mol_block(lines) if ended else "truncated record: the file ends inside it"
         return record
     if not ended and any(line.strip() for line in lines[end:]):
@@ -166,7 +166,7 @@ def _explain_mol_block(lines: list[str]) -> str:
             return f"dummy or query atom: {symbol} (atom {number})"
         if symbol not in _NUMBERS:
             return f"unknown element: {symbol} (atom {number})"
-    if not any(line.startswith("M  END") for line in lines):
+    if "M  END" not in lines:
         return "truncated record: no M  END line"
     with rdBase.BlockLogs():
         mol = Chem.MolFromMolBlock("\n".join(lines) + "\n", removeHs=False, sanitize=False)

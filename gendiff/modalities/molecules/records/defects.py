@@ -54,7 +54,8 @@ def find_defects(
         return atom - first[owner[atom]] + 1
 
     reasons[size == 0] = "no atoms"
-    refuse((numbers < 1) | (numbers > 118), lambda a: f"unknown element: atomic number {numbers[a]} (atom {place(a)})")
+    refuse(numbers == 0, lambda a: f"dummy or query atom: atom {place(a)}")
+    refuse(numbers != numbers.clip(1, 118), lambda a: f"unknown element: atomic number {numbers[a]} (atom {place(a)})")
     refuse(~np.isfinite(x).all(1), lambda a: f"NaN or infinite coordinate: atom {place(a)}")
     with np.errstate(invalid="ignore"):
         far = (np.abs(x) > MAX_COORDINATE).any(1)

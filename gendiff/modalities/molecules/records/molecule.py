@@ -15,7 +15,6 @@ BOND_TYPES = {
     4: Chem.BondType.DOUBLE,
     6: Chem.BondType.TRIPLE,
 }
-BOND_CODES = {kind: code for code, kind in BOND_TYPES.items()}
 
 
 class Molecule(NamedTuple):
@@ -45,10 +44,11 @@ def from_mol(mol: Chem.Mol, smiles: str | None = None, name: str | None = None) 
         raise ValueError("a molecule needs atoms and coordinates (a conformer)")
     smiles = canonical_smiles(mol) if smiles is None else smiles
     name = (mol.GetProp("_Name") if mol.HasProp("_Name") else "") if name is None else name
+    atoms = [mol.GetAtomWithIdx(index) for index in range(mol.GetNumAtoms())]
     return Molecule(
-        np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8),
+        np.array([atom.GetAtomicNum() for atom in atoms], np.uint8),
         to_float32(mol.GetConformer().GetPositions()),
-        np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()], np.int8),
+        np.array([atom.GetFormalCharge() for atom in atoms], np.int8),
         _bond_table(mol),
         smiles,
         clean_name(name),
@@ -85,20 +85,27 @@ def to_mol(molecule: Molecule) -> Chem.Mol:
     return result
 
 
-def canonical_smiles(mol: Chem.Mol) -> str:
+def canonical_smiles(mol: Chem.Mol, sanitised: bool = False) -> str:
     """Canonical SMILES without stereochemistry, isotopes, atom maps and hydrogens, or "" if RDKit rejects the molecule.
 
     This is what uniqueness and novelty compare: models that are blind to reflections cannot choose a stereoisomer.
+
+    Arguments:
+        mol: The molecule, hydrogens explicit or implicit.
+        sanitised: Trust that RDKit accepts it, which is faster.
     """
-    try:
-        bare = heavy_mol(mol)
-    except ValueError:
-        return ""
-    marked = [atom for atom in bare.GetAtoms() if atom.GetAtomMapNum() or atom.GetIsotope()]
-    for atom in marked:
-        atom.SetAtomMapNum(0)
-        atom.SetIsotope(0)
-    return Chem.MolToSmiles(Chem.RemoveHs(bare) if marked else bare, isomericSmiles=False)
+    with rdBase.BlockLogs():
+        try:
+            bare = Chem.RemoveHs(mol, sanitize=False) if sanitised else heavy_mol(mol)
+        except ValueError:
+            return ""
+        smiles = Chem.MolToSmiles(bare, isomericSmiles=False)
+        if ":" in smiles or "[H]" in smiles:  # atom maps, or hydrogens that are isotopes or H2
+            for atom in bare.GetAtoms():
+                atom.SetAtomMapNum(0)
+                atom.SetIsotope(0)
+            smiles = Chem.MolToSmiles(Chem.RemoveHs(bare), isomericSmiles=False)
+        return smiles
 
 
 def heavy_mol(mol: Chem.Mol) -> Chem.Mol:
@@ -129,14 +136,16 @@ def to_float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _bond_table(mol: Chem.Mol) -> NDArray[np.int32]:
-    """Bonds as (b, 3) rows: Kekulé structure if there is one; bonds of other kinds (dative, zero) count as single."""
-    bonds = list(mol.GetBonds())
-    if any(bond.GetIsAromatic() for bond in bonds):
+    """Bonds as (b, 3) rows, a Kekulé structure if there is one. Unusual orders count as single, zero as no bond."""
+    order = Chem.GetAdjacencyMatrix(mol, useBO=True, force=True)
+    if (order == 1.5).any():
         kekule = Chem.Mol(mol)
         try:
             Chem.Kekulize(kekule, clearAromaticFlags=True)
-            bonds = list(kekule.GetBonds())
+            order = Chem.GetAdjacencyMatrix(kekule, useBO=True, force=True)
         except (ValueError, RuntimeError):
             pass
-    rows = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), BOND_CODES.get(bond.GetBondType(), 2)) for bond in bonds]
-    return np.array(rows, np.int32).reshape(-1, 3)
+    begin, end = np.nonzero(np.triu(order))
+    code = np.rint(2 * order[begin, end]).astype(np.int32)
+    code[(code < 2) | (code == 5) | (code > 6)] = 2
+    return np.stack([begin, end, code], 1, dtype=np.int32, casting="unsafe")

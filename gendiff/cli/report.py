@@ -1,0 +1,53 @@
+"""`gendiff report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from gendiff.cli.parsing import parse, parser, say
+from gendiff.cli.sample import model_folder, read_sidecar
+from gendiff.files import UserError, check_target, read_json
+from gendiff.modality import find_modality
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser."""
+    p = parser("report", "Write one HTML page that stands alone: of a run folder, or of a file of generated samples.", config=False)
+    p.add_argument("source", type=str, help="run folder of gendiff train, or file of samples")
+    p.add_argument("-o", "--output", type=str | None, default=None, help="page to write (default: index.html in the run folder, or beside the file)")
+    p.add_argument("--reference", type=str, nargs="+", default=None, help="real examples, for a table of metrics of samples")
+    return p
+
+
+def main(argv: Sequence[str]) -> int:
+    """Report."""
+    args = parse(build_parser(), argv)
+    from gendiff.report.pages import run_page, samples_page
+
+    source = Path(args.source)
+    if not source.exists():
+        raise UserError(f"{source}: no such run folder or file of samples")
+    output = Path(args.output) if args.output else source / "index.html" if source.is_dir() else source.with_suffix(".html")
+    check_target(output, (".html", ".htm"))
+    if source.is_dir():
+        config: Any = read_json(model_folder(source) / "config.json")
+        run_page(output, source, config.get("info", {}), f"gendiff run: {source.resolve().name}")
+    else:
+        sidecar = read_sidecar(source)
+        kind: Any = find_modality(sidecar.get("modality") or "molecules")
+        records, _ = kind.read([source], on_error="skip", strict=False, embed=False, fragments="keep")
+        protocol: dict[str, Any] = {"hydrogens": sidecar.get("hydrogens", "auto"), "rule": sidecar.get("rule", "lookup")}
+        modality = kind.fit(records, **protocol)
+        table = None
+        if args.reference:
+            reference, _ = kind.read(args.reference)
+            table = kind.evaluate(records, reference, hydrogens=modality.hydrogens, rule=modality.rule)
+        drawn = modality.redraw(records)
+        modality.annotate(drawn)
+        samples_page(output, modality, drawn, {key: value for key, value in sidecar.items() if value not in (None, [], [None, None])}, table, source.name)
+    say(f"look at {output}")
+    return 0

@@ -1,0 +1,199 @@
+"""Ragged samples, batches of one size, the law of sizes, and the built-in sets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gendiff import data
+from gendiff.data import Batch, Ragged, SizeModel, batch_stream, builtin, dataset_folder, manifest, size_batches
+from gendiff.files import UserError, sha256
+from gendiff.ops import Random
+
+SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
+
+
+def ragged(sizes):
+    """Samples whose every entry says which sample and which element it is."""
+    sizes = torch.tensor(sizes)
+    sample = torch.arange(len(sizes)).repeat_interleave(sizes)
+    element = torch.cat([torch.arange(int(n)) for n in sizes])
+    fields = {"place": torch.stack([sample, element], 1) + 1, "half": (sample + element / 16)[:, None] + 0.5}
+    return Ragged(sizes, fields, {"label": torch.arange(len(sizes)) * 10.0})
+
+
+@given(SIZES, st.integers(1, 20), st.integers(-5, 10**12), st.integers(0, 100))
+def test_an_epoch_holds_each_sample_once_in_batches_of_nearly_one_size(sizes, batch_size, seed, epoch):
+    sizes = torch.tensor(sizes)
+    batches = size_batches(sizes, batch_size, seed, epoch)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(sizes)))
+    assert len(batches) == math.ceil(len(sizes) / batch_size)
+    lengths = sorted(map(len, batches))
+    assert lengths[1:] == [batch_size] * (len(batches) - 1)
+    assert 1 <= lengths[0] <= batch_size
+    # Sorted by size, the batches overlap at their ends only: so all of them together hold one size too many per cut.
+    spans = sorted((int(sizes[b].min()), int(sizes[b].max())) for b in batches)
+    assert all(high <= low for (_, high), (low, _) in itertools.pairwise(spans))
+    assert sum(len(set(sizes[b].tolist())) - 1 for b in batches) <= len(set(sizes.tolist())) - 1
+    again = size_batches(sizes, batch_size, seed, epoch)
+    assert all(map(torch.equal, batches, again))
+
+
+def test_a_batch_that_fits_into_one_size_has_one_size():
+    batches = size_batches(torch.tensor([3] * 8 + [5] * 8 + [4] * 8), 4, 0, 0)
+    assert [len(b) for b in batches] == [4] * 6
+    assert len({(int(b.min()) // 8) for b in batches}) == 3
+    assert all(len(set((b // 8).tolist())) == 1 for b in batches)
+
+
+def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
+    sizes = torch.randint(2, 6, (200,))
+    flat = {(s, e): torch.cat(size_batches(sizes, 8, s, e)).tolist() for s in (0, 1, 2) for e in (0, 1, 2)}
+    assert len({tuple(order) for order in flat.values()}) == 9
+    torch.manual_seed(99)
+    assert torch.cat(size_batches(sizes, 8, 1, 2)).tolist() == flat[1, 2]
+
+
+def test_small_and_large_samples_are_mixed_over_an_epoch():
+    """The batches come shuffled: their sizes do not rise or fall through the epoch."""
+    sizes = torch.arange(1, 401)
+    means = torch.stack([sizes[b].double().mean() for b in size_batches(sizes, 4, 0, 0)])
+    correlation = torch.corrcoef(torch.stack([means, torch.arange(100).double()]))[0, 1]
+    assert abs(correlation) < 0.35  # 3.5 standard errors
+
+
+@settings(max_examples=50)
+@given(SIZES, st.integers(1, 20), st.integers(0, 5), st.integers(0, 200))
+def test_a_stream_goes_on_where_it_was_left(sizes, batch_size, seed, start):
+    sizes = torch.tensor(sizes)
+    whole = list(itertools.islice(batch_stream(sizes, batch_size, seed), start + 15))
+    rest = list(itertools.islice(batch_stream(sizes, batch_size, seed, start), 15))
+    assert all(map(torch.equal, whole[start:], rest))
+    per_epoch = math.ceil(len(sizes) / batch_size)
+    assert all(map(torch.equal, whole[:per_epoch], size_batches(sizes, batch_size, seed, 0)))
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        size_batches(torch.tensor([3]), 0, 0, 0)
+
+
+@given(SIZES, st.data())
+def test_a_batch_gathers_the_right_rows_and_zero_padding(sizes, draw):
+    samples = ragged(sizes)
+    index = torch.tensor(draw.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1, max_size=12)))
+    batch = samples.batch(index)
+    assert isinstance(batch, Batch)
+    assert len(batch) == len(index)
+    assert batch.mask.shape == (len(index), max(sizes[i] for i in index))
+    assert torch.equal(batch.index, index)
+    assert torch.equal(batch.condition["label"], index * 10.0)
+    for row, i in enumerate(index.tolist()):
+        assert batch.mask[row].tolist() == [k < sizes[i] for k in range(batch.mask.shape[1])]
+        for k in range(batch.mask.shape[1]):
+            real = k < sizes[i]
+            assert batch.state["place"][row, k].tolist() == ([i + 1, k + 1] if real else [0, 0])
+            assert batch.state["half"][row, k].item() == (i + k / 16 + 0.5 if real else 0)
+
+
+@given(SIZES, st.data())
+def test_selected_samples_are_the_same_samples(sizes, draw):
+    samples = ragged(sizes)
+    index = torch.tensor(draw.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1, max_size=12)))
+    part = samples.select(index)
+    assert len(part) == len(index)
+    mine, theirs = part.batch(torch.arange(len(index))), samples.batch(index)
+    assert torch.equal(mine.mask, theirs.mask)
+    assert torch.equal(mine.condition["label"], theirs.condition["label"])
+    assert all(torch.equal(mine.state[name], theirs.state[name]) for name in samples.fields)
+
+
+def test_a_batch_moves_whole():
+    batch = ragged([2, 3]).batch(torch.tensor([1, 0])).to("meta")
+    tensors = [*batch.state.values(), batch.mask, *batch.condition.values(), batch.index]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert Batch({"x": torch.zeros(1)}, None, {}, torch.zeros(1)).to("meta").mask is None
+
+
+def test_sizes_follow_their_law():
+    model, n = SizeModel({"5": 1, "3": 6, 9: 3}), 20_000
+    sizes = model.sample(Random(0, n))
+    for size, probability in ((3, 0.6), (5, 0.1), (9, 0.3)):
+        share = (sizes == size).double().mean().item()
+        assert share == pytest.approx(probability, abs=4.5 * (probability * (1 - probability) / n) ** 0.5)
+    assert set(sizes.tolist()) == {3, 5, 9}
+
+
+def test_sizes_within_bounds_follow_the_conditional_law():
+    model, n = SizeModel({3: 6, 5: 1, 9: 3}), 20_000
+    sizes = model.sample(Random(1, n), low=4, high=9)
+    assert set(sizes.tolist()) == {5, 9}
+    assert (sizes == 9).double().mean().item() == pytest.approx(0.75, abs=4.5 * (0.1875 / n) ** 0.5)
+    assert set(model.sample(Random(1, 100), low=9).tolist()) == {9}
+    assert set(model.sample(Random(1, 100), high=3).tolist()) == {3}
+    assert set(model.sample(Random(1, 100), low=5, high=5).tolist()) == {5}
+
+
+def test_a_size_depends_on_the_sample_alone():
+    model = SizeModel({3: 6, 5: 1, 9: 3})
+    whole = model.sample(Random(4, 50))
+    assert torch.equal(model.sample(Random(4, torch.tensor([40, 7]))), whole[[40, 7]])
+
+
+@pytest.mark.parametrize(("low", "high"), [(10, None), (None, 2), (6, 8), (9, 3)])
+def test_sizes_that_never_occurred_are_refused(low, high):
+    with pytest.raises(UserError, match=r"no size between \d+ and \d+ in the training data, which has 3 to 9"):
+        SizeModel({3: 6, 5: 1, 9: 3}).sample(Random(0, 2), low, high)
+
+
+def test_log_probability_of_sizes():
+    model = SizeModel({3: 6, 5: 1, 9: 3})
+    expected = [math.log(0.6), -math.inf, math.log(0.1), -math.inf, math.log(0.3), -math.inf]
+    assert model.log_prob(torch.tensor([3, 4, 5, 1, 9, 500])).tolist() == pytest.approx(expected, rel=1e-12)
+    assert model.log_prob(torch.arange(1, 10)).exp().sum().item() == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("counts", [{}, {0: 3}, {-1: 3}, {3: 0}, {3: 1, 4: -1}])
+def test_a_size_model_wants_positive_counts_of_positive_sizes(counts):
+    with pytest.raises(ValueError, match="sizes of at least 1 with positive counts"):
+        SizeModel(counts)
+
+
+def test_every_built_in_set_is_the_one_of_the_manifest():
+    files = [name for name, entry in manifest().items() if entry.get("file")]
+    assert "small-molecules" in files
+    for name in files:
+        assert sha256(builtin(name)) == manifest()[name]["sha256"]
+
+
+def test_manifest_says_what_people_must_know():
+    with (dataset_folder() / "manifest.toml").open("rb") as file:
+        assert tomllib.load(file) == manifest()
+    for entry in manifest().values():
+        assert {"title", "licence"} <= entry.keys()
+        assert entry.get("file") or str(entry.get("url", "")).startswith("https://")
+
+
+def test_a_set_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match=r"no built-in data set 'nope'; there are: .*small-molecules"):
+        builtin("nope")
+
+
+def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "manifest.toml").write_text('[mine]\ntitle = "t"\nlicence = "l"\nfile = "mine/a.npz"\n')
+    monkeypatch.setattr(data.resources, "files", lambda package: tmp_path)
+    assert builtin("mine") == tmp_path / "datasets" / "mine" / "a.npz"
+
+
+def test_counts_keep_their_order_whatever_json_made_of_them():
+    model = SizeModel({"10": 1, "9": 2, "2": 3})
+    assert list(model.counts.items()) == [(2, 3), (9, 2), (10, 1)]
+    assert Counter(SizeModel(model.counts).sample(Random(3, 500)).tolist()) == Counter(model.sample(Random(3, 500)).tolist())

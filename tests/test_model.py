@@ -1,0 +1,387 @@
+"""The model: what it saves is what it loads, sample i is sample i, and a hostile folder does nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import examples
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from rdkit import Chem
+
+import gendiff
+from gendiff import DDIM, Ancestral, DPMSolver, Heun, UserError, load
+from gendiff.modalities.molecules.encode import from_state
+from gendiff.model import FORMAT, PAIRS_PER_BATCH, Model, _cut
+
+
+@pytest.fixture
+def model():
+    return examples.model()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A saved model."""
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def raw(model):
+    """The same model, whose records are (numbers, positions, charges) with no chemistry."""
+    a = model.modality
+    a.decode = lambda x, mask: from_state(x, mask, a.elements, a.charges, a.position_scale)
+    return model
+
+
+def block(mol):
+    return Chem.MolToMolBlock(mol, includeStereo=False, kekulize=False)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# Saving and loading
+
+
+def test_a_loaded_model_draws_the_same_samples(model, folder):
+    again = load(folder)
+    mine, theirs = model.draw(20, steps=6, seed=3), again.draw(20, steps=6, seed=3)
+    assert list(map(block, mine.records)) == list(map(block, theirs.records))
+    assert again.config() == model.config()
+    assert not again.denoiser.training
+    state = model.denoiser.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.denoiser.state_dict().items())
+
+
+def test_a_model_folder_holds_three_files_and_no_pickle(folder):
+    assert set(tree(folder)) == {"README.md", "config.json", "model.safetensors"}
+    assert json.loads((folder / "config.json").read_text())["format"] == FORMAT
+    assert set(safetensors.torch.load_file(folder / "model.safetensors")) == set(load(folder).denoiser.state_dict())
+
+
+def test_a_run_folder_is_a_model_too(folder, tmp_path):
+    assert load(tmp_path).config() == load(folder).config()
+
+
+def test_saving_keeps_info_sampler_and_statistics(tmp_path):
+    model = examples.model("explicit")
+    model.sampler, model.info = Heun(9, "log_snr"), {"licence": "CC0", "training": {"steps": 3}, "odd": float("nan")}
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert (again.sampler.steps, again.sampler.grid, type(again.sampler)) == (9, "log_snr", Heun)
+    assert again.info == {"licence": "CC0", "training": {"steps": 3}, "odd": None}
+    for name in ("elements", "sizes", "hydrogens", "charges", "position_scale", "element_scale", "rule"):
+        assert getattr(again.modality, name) == getattr(model.modality, name)
+    assert "CC0" in (tmp_path / "m" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("broken", ["safetensors.torch.save", "gendiff.model.write_json", "os.fsync", "gendiff.model.Model.card"])
+def test_a_failed_save_leaves_the_old_model(model, folder, broken, monkeypatch):
+    before = tree(folder.parent)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(broken, full)
+    with pytest.raises(UserError, match="no space left on device"):
+        examples.model(seed=1).save(folder)
+    monkeypatch.undo()
+    assert tree(folder.parent) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    examples.model(seed=1).save(folder)
+    assert tree(folder.parent) != before
+
+
+def test_the_model_card_says_what_strangers_must_know(model):
+    model.info = {"data": ["read 40 molecules"], "metrics": ["| valid | 61 % |"]}
+    card = model.card()
+    for words in ("read 40 molecules", "| valid | 61 % |", "Licence: not stated", "Use and limits", "parameters"):
+        assert words in card
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("sampler", [DDIM(8), DDIM(8, eta=0.7), Ancestral(8), Heun(5), DPMSolver(6)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("hydrogens", ["implicit", "explicit"])
+def test_sample_i_does_not_depend_on_the_others(sampler, hydrogens):
+    model = raw(examples.model(hydrogens))
+    whole = model.sample(30, sampler=sampler, seed=5)
+    for n, batch_size in ((30, 4), (30, 11), (9, 256), (3, 1)):
+        for mine, theirs in zip(model.sample(n, sampler=sampler, seed=5, batch_size=batch_size), whole, strict=False):
+            np.testing.assert_array_equal(mine[0], theirs[0])
+            np.testing.assert_allclose(mine[1], theirs[1], rtol=0, atol=1e-4)
+    assert len({len(numbers) for numbers, _, _ in whole}) > 1  # or padding and order were never tried
+    assert not np.allclose(whole[0][1].std(), whole[1][1].std())
+
+
+def test_another_seed_gives_other_samples(model):
+    first, second = (raw(model).sample(5, steps=4, seed=seed) for seed in (0, 1))
+    assert all(len(a[1]) != len(b[1]) or not np.allclose(a[1], b[1], atol=1e-2) for a, b in zip(first, second, strict=True))
+
+
+def test_drawing_leaves_no_trace(model):
+    model.denoiser.train()
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    model.sample(3, steps=3)
+    assert torch.equal(torch.rand(3), expected)  # the global generator is not touched
+    assert model.denoiser.training
+    assert all(p.grad is None and p.requires_grad for p in model.denoiser.parameters())
+
+
+def test_sizes_follow_the_training_data_and_its_bounds(model):
+    sizes = [len(numbers) for numbers, _, _ in raw(model).sample(300, steps=1)]
+    for size, count in model.modality.sizes.items():
+        share = count / sum(model.modality.sizes.values())
+        assert sizes.count(size) / 300 == pytest.approx(share, abs=4.5 * (share * (1 - share) / 300) ** 0.5)
+    assert set(sizes) <= set(model.modality.sizes)
+    for low, high, wanted in ((3, 3, {3}), (4, None, {4}), (None, 3, {2, 3})):
+        drawn = raw(model).sample(60, steps=1, sizes=(low, high))
+        assert {len(numbers) for numbers, _, _ in drawn} == wanted
+    with pytest.raises(UserError, match="no size between 9 and"):
+        model.sample(1, sizes=(9, None))
+
+
+WORDS = [("valid",), ("valid", "connected"), ("connected",), ("new", "valid", "connected"), ("new",)]
+
+
+@pytest.mark.parametrize("only", WORDS, ids=" ".join)
+def test_only_keeps_the_right_ones_in_order_and_counts_right(model, only):
+    known = set(examples.SMILES)
+    drawn = model.draw(25, steps=8, seed=2, only=only, known=known, batch_size=64)
+    every = model.sample(drawn.drawn, steps=8, seed=2)  # the same stream of samples, all of them
+    good = [i for i, kept in enumerate(model.modality.keep(every, only, known)) if kept]
+    assert len(good) == 25
+    assert drawn.indices == good
+    assert drawn.drawn == good[-1] + 1
+    assert drawn.rate == pytest.approx(25 / drawn.drawn)
+    assert list(map(block, drawn.records)) == [block(every[i]) for i in good]
+    for mol in drawn.records:
+        assert Chem.SanitizeMol(Chem.Mol(mol), catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE
+        assert "connected" not in only or len(Chem.GetMolFrags(mol)) == 1
+        assert "new" not in only or Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False) not in known
+
+
+def test_only_new_excludes_what_is_known(model):
+    some = model.sample(10, steps=8, seed=2, only=("valid",))
+    known = {Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False) for mol in some}
+    fresh = model.sample(10, steps=8, seed=2, only=("new",), known=known)
+    assert known.isdisjoint(Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False) for mol in fresh)
+
+
+def test_only_gives_up_when_it_keeps_too_little(model):
+    with pytest.raises(UserError, match=r"only \d of 20 samples are valid, connected; 10 were asked for"):
+        model.draw(10, steps=2, only=("valid", "connected"), max_draws=20)
+    model.modality.keep = lambda records, wanted, known: [False] * len(records)
+    with pytest.raises(UserError, match="only 0 of 200 samples are valid; 2 were asked for"):
+        model.draw(2, steps=1, only=("valid",))
+
+
+def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
+    monkeypatch.setattr(Model, "_draw", lambda *args: pytest.fail("it began to draw"))
+    for options, words in (
+        ({"n": 0}, "-n must be at least 1, got 0"),
+        ({"n": -3}, "-n must be at least 1, got -3"),
+        ({"n": 2, "steps": 0}, "--steps must be at least 1, got 0"),
+        ({"n": 2, "batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"n": 2, "only": ["vaild"]}, "--only knows valid, connected and new, not 'vaild'"),
+        ({"n": 2, "only": ["new"]}, "--reference FILE"),
+    ):
+        with pytest.raises(UserError, match=words):
+            model.draw(**options)
+
+
+def test_steps_change_the_sampler_and_nothing_else_of_it(model):
+    model.sampler = DDIM(30, "log_snr", eta=0.25)
+    chosen = model.with_steps(7)
+    assert (chosen.steps, chosen.grid, chosen.eta) == (7, "log_snr", 0.25)
+    assert model.with_steps(None) is model.sampler
+
+
+def test_progress_counts_every_step_of_every_batch(model):
+    seen = []
+    model.draw(20, steps=3, batch_size=6, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, len(seen)) for i in range(len(seen))]
+    assert len(seen) >= 3 * 4
+
+
+def test_batches_are_bounded_in_samples_and_in_pairs():
+    sizes = torch.randint(1, 200, (500,)).sort().values
+    cuts = _cut(sizes, 64)
+    assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])]
+    assert cuts[-1][1] == 500
+    for start, stop in cuts:
+        assert stop - start <= 64
+        assert stop - start == 1 or (stop - start) * int(sizes[stop - 1]) ** 2 <= PAIRS_PER_BATCH
+    assert _cut(torch.tensor([10_000, 10_000]), 64) == [(0, 1), (1, 2)]
+
+
+# Folders that are not models, or not ours
+
+
+def rewrite(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+BOMB = {"class": "os.system", "command": "touch {sentinel}"}
+BOMBS = [
+    BOMB,
+    {"class": "subprocess.Popen", "args": ["touch", "{sentinel}"]},
+    {"class": "builtins.eval", "source": "open('{sentinel}', 'w')"},
+    {"class": "gendiff.files.write_json", "path": "{sentinel}", "value": 1},
+    {"class": "gendiff.config.importlib.import_module", "name": "antigravity"},
+]
+
+
+@pytest.mark.parametrize("where", [("modality",), ("denoiser",), ("sampler",), ("denoiser", "network"), ("sampler", "steps"), ("modality", "rule")], ids=".".join)
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb["class"])
+def test_a_hostile_config_executes_nothing(folder, tmp_path, where, bomb):
+    sentinel = tmp_path / "sentinel"
+
+    def plant(config):
+        for name in where[:-1]:
+            config = config[name]
+        config[where[-1]] = json.loads(json.dumps(bomb).replace("{sentinel}", str(sentinel)))
+
+    rewrite(folder, plant)
+    with pytest.raises(UserError, match=r"config\.json: names") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+    assert not sentinel.exists()
+
+
+class Bomb:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return open, (str(self.sentinel), "w")
+
+
+@pytest.mark.parametrize("dump", [lambda x, path: path.write_bytes(pickle.dumps(x)), lambda x, path: torch.save({"state": x}, path)])
+def test_a_pickle_in_the_place_of_weights_is_not_loaded(folder, tmp_path, dump):
+    dump(Bomb(tmp_path / "sentinel"), folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: does not hold the weights"):
+        load(folder)
+    assert not (tmp_path / "sentinel").exists()
+
+
+def test_other_files_in_the_folder_are_not_touched(folder, tmp_path):
+    for name in ("model.py", "modality.py", "__init__.py", "sitecustomize.py"):
+        (folder / name).write_text(f"open({str(tmp_path / 'sentinel')!r}, 'w')")
+    (folder / "model.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "sentinel")))
+    load(folder).sample(1, steps=1)
+    assert not (tmp_path / "sentinel").exists()
+
+
+def deep(depth):
+    return lambda folder: (folder / "config.json").write_text('{"format": 1, "modality": ' + "[" * depth + "]" * depth + "}")
+
+
+def nested(depth):
+    text = '{"class": "gendiff.schedule.Flow", "a": ' * depth + "1" + "}" * depth
+    return lambda folder: (folder / "config.json").write_text(f'{{"format": 1, "modality": {text}}}')
+
+
+def text(value):
+    return lambda folder: (folder / "config.json").write_text(value)
+
+
+def part(name, value):
+    return lambda folder: rewrite(folder, lambda config: config.update({name: value}))
+
+
+def cut(share):
+    def do(folder):
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: int(len(content) * share)])
+
+    return do
+
+
+def weights(change):
+    def do(folder):
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        change(tensors)
+        safetensors.torch.save_file(tensors, folder / "model.safetensors")
+
+    return do
+
+
+def first(tensors):
+    return next(iter(tensors))
+
+
+DAMAGES = {
+    "no folder": (lambda folder: shutil.rmtree(folder), "no such model"),
+    "empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "has no config.json"),
+    "a file": (lambda folder: [shutil.rmtree(folder), folder.write_text("x")], "no such model"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no such file"),
+    "empty weights": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "the file is empty"),
+    "weights are a folder": (
+        lambda folder: [(folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()],
+        "is a directory",
+    ),
+    "weights cut in the head": (cut(0.001), "does not hold the weights"),
+    "weights cut in half": (cut(0.5), "does not hold the weights"),
+    "weights cut at the end": (cut(0.9999), "does not hold the weights"),
+    "random weights": (lambda folder: (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9), "does not hold"),
+    "a tensor too few": (weights(lambda t: t.pop(first(t))), "does not hold the weights"),
+    "a tensor too many": (weights(lambda t: t.update(extra=torch.zeros(2))), "does not hold the weights"),
+    "another shape": (weights(lambda t: t.update({first(t): torch.zeros(7, 3)})), "does not hold the weights"),
+    "empty config": (text(""), "the file is empty"),
+    "no JSON": (text("{'format': 1}"), "line 1: is not valid JSON"),
+    "a list": (text("[1, 2]"), "is not the configuration of a gendiff model"),
+    "a number": (text("17"), "is not the configuration of a gendiff model"),
+    "null": (text("null"), "is not the configuration of a gendiff model"),
+    "other JSON": (text('{"a": 1}'), "is not the configuration of a gendiff model"),
+    "deep lists": (deep(400), "has no modality"),
+    "deeper lists": (deep(100_000), "is not valid JSON"),
+    "deep classes": (nested(40), "cannot be built"),
+    "deeper classes": (nested(900), "nested too deeply"),
+    "newer format": (part("format", FORMAT + 1), rf"written in model format {FORMAT + 1}; .* reads format {FORMAT}"),
+    "older format": (part("format", 0), "written in model format 0"),
+    "odd format": (part("format", [None]), "written in model format"),
+    "no modality": (part("modality", None), "has no modality"),
+    "modality is text": (part("modality", "molecules"), "has no modality"),
+    "sampler is no sampler": (part("sampler", {"class": "gendiff.schedule.Flow"}), "not a modality, a denoiser and a sampler"),
+    "sampler of no steps": (part("sampler", {"class": "gendiff.sample.ddim.DDIM", "steps": 0}), "DDIM cannot be built"),
+    "denoiser is a class": (part("denoiser", {"class": "gendiff.denoise.Denoiser"}), "Denoiser cannot be built"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_one_line(folder, damage):
+    do, words = DAMAGES[damage]
+    do(folder)
+    with pytest.raises(UserError, match=words) as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_run_without_a_model_yet_says_so(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="its training has not written a model yet"):
+        load(tmp_path)
+
+
+def test_python_in_under_ten_lines(tmp_path):
+    examples.write(tmp_path / "examples.sdf")
+    model = gendiff.train("molecules", [tmp_path / "examples.sdf"], tmp_path / "run", steps=2, say=None)
+    molecules = gendiff.load(tmp_path / "run").sample(3, steps=2)
+    model.write(molecules, tmp_path / "new.sdf")
+    assert (tmp_path / "new.sdf").read_text().count("$$$$") == 3
