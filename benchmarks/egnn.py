@@ -209,8 +209,8 @@ def processor(device: str) -> str:
 
 def spread(values: list[float], scale: float = 1.0) -> str:
     """Median and range."""
-    low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
-    return f"{middle:.3g} ({low:.3g}-{high:.3g})"
+    found = (scale * f(values) for f in (statistics.median, min, max))
+    return "{} ({}-{})".format(*(f"{v:.0f}" if v >= 100 else f"{v:.3g}" for v in found))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

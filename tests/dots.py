@@ -94,6 +94,10 @@ class Dots(Modality):
             file.writelines(json.dumps(record.tolist()) + "\n" for record in records)
 
     @classmethod
+    def write_examples(cls, records, path):
+        cls({1: 1}).write(records, path)
+
+    @classmethod
     def evaluate(cls, generated, reference, **options):
         return Report(len(generated))
 

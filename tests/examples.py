@@ -14,7 +14,7 @@ from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.model import Model
 
 SMILES = """
-CO CN CF C=O C#N N#N CCO CCN CCF CCC CC=O CC#N COC CNC C=C C#C NC=O OC=O C1CC1 C1CO1 C1CN1 CCCO CCCN CC(C)O CC(C)N
+CO CN CF C=O C#N OO CCO CCN CCF CCC CC=O CC#N COC CNC C=C C#C NC=O OC=O C1CC1 C1CO1 C1CN1 CCCO CCCN CC(C)O CC(C)N
 CC(C)C CC(=O)N CC(=O)O OCCO NCCO NCCN C1CCC1 C1COC1 CCOC C=CC CC#C C=CC=O N#CC#N FCF OCF
 """.split()
 """Forty molecules of two to four heavy atoms."""

@@ -340,14 +340,29 @@ def test_padding_does_not_change_a_single_step():
     assert torch.allclose(*values, rtol=1e-12)
 
 
-def test_density_of_pairs_and_of_several_fields():
+class Circle(Schedule):
+    """A smooth variance-preserving schedule."""
+
+    def alpha(self, t):
+        return torch.cos(math.pi / 2 * t)
+
+    def sigma(self, t):
+        return torch.sin(math.pi / 2 * t)
+
+    def time(self, log_snr):
+        return torch.atan(torch.exp(-log_snr / 2)) * 2 / math.pi
+
+
+@pytest.mark.parametrize("clock", ["d", "x"])
+def test_density_of_pairs_and_of_several_fields(clock):
     """Fields under their own schedules: the density of independent fields is a product; a pair counts once."""
     space = Euclidean(1, "pair")
-    process = JointProcess({"d": GaussianProcess(Cosine(), space), "x": GaussianProcess(Flow(), Euclidean(2))})
+    fields = {"d": GaussianProcess(Circle(), space), "x": GaussianProcess(Flow(), Euclidean(2))}
+    process = JointProcess(fields, clock=clock)
     denoiser = AnalyticDenoiser(process, [1.0], {"d": (0.2, 0.5), "x": (-0.3, 0.9)})
     mask = size_mask(torch.tensor([3, 2]), 3)
     x_0 = {"d": space.project(normal(2, 3, 3, 1), mask), "x": normal(2, 3, 2) * mask[..., None]}
-    pair = torch.distributions.Normal(0.2, math.hypot(0.5, blur(Cosine())))
+    pair = torch.distributions.Normal(0.2, math.hypot(0.5, blur(Circle())))
     node = torch.distributions.Normal(-0.3, math.hypot(0.9, blur(Flow())))
     i, j = torch.triu_indices(3, 3, 1)
     expected = (pair.log_prob(x_0["d"][:, i, j, 0]) * (mask[:, i] & mask[:, j])).sum(1)

@@ -381,7 +381,8 @@ def test_a_run_without_a_model_yet_says_so(tmp_path):
 
 def test_python_in_under_ten_lines(tmp_path):
     examples.write(tmp_path / "examples.sdf")
-    model = gendiff.train("molecules", [tmp_path / "examples.sdf"], tmp_path / "run", steps=2, say=None)
+    for name in ("first", "run"):  # twice: Python binds the name of a room to the room once it is loaded
+        model = gendiff.train("molecules", [tmp_path / "examples.sdf"], tmp_path / name, steps=2, say=None)
     molecules = gendiff.load(tmp_path / "run").sample(3, steps=2)
     model.write(molecules, tmp_path / "new.sdf")
     assert (tmp_path / "new.sdf").read_text().count("$$$$") == 3

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gendiff.files import UserError
-from gendiff.nn.embed import Conditioning, Fourier
+from gendiff.nn.embed import Conditioning, Fourier, Radial
 from gendiff.ops import State
 
 CHUNK = {"cpu": 2**18, "other": 2**26}
@@ -295,10 +295,14 @@ class Block(nn.Module):
         )
         self.coordinate = Edge(width, features, "scalar")
 
-    def forward(self, h: Tensor, x: Tensor, fixed: list[Tensor], pairs: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, x: Tensor, fixed: list[Tensor], pairs: Tensor, reach: Tensor, radial: nn.Module | None
+    ) -> tuple[Tensor, Tensor]:
         """Update h (B, N, D) and x (B, N, 3); `fixed` features of pairs, (B, N, N) each, change in no block."""
         squared = _squared_distances(x)
         features = torch.stack((squared, *fixed), -1)
+        if radial is not None:
+            features = torch.cat((radial((squared + 1e-8).sqrt()), features), -1)
         for message, node in zip(self.message, self.node, strict=True):
             h = h + node(torch.cat((h, message(h, features, pairs)), -1))
         return h, _move(x, self.coordinate(h, features).to(x.dtype), squared, reach, self.tanh)
@@ -332,6 +336,9 @@ class EGNN(nn.Module):
         conditions: conditions of a sample, see :class:`~gendiff.nn.embed.Conditioning`; added to the first h.
         level_features: number of Fourier features of a noise level; 0 appends the level itself, as EDM does its time.
         level_range: length of the interval in which levels lie; 40 for a log-SNR within ±20, 1 for a time.
+        distance_features: number of Gaussians of the current distance that pairs see beside its square, which alone
+            tells lengths of bonds apart only slowly; EDM has none.
+        distance_range: center of the last of these, in units of the position; beyond it only the square speaks.
 
     Raises:
         UserError: for sizes that are not positive, or if `position` is among the features.
@@ -352,6 +359,8 @@ class EGNN(nn.Module):
         conditions: dict[str, str | int] | None = None,
         level_features: int = 0,
         level_range: float = 40.0,
+        distance_features: int = 0,
+        distance_range: float = 5.0,
     ):
         super().__init__()
         sizes = {"width": width, "layers": layers, "sublayers": sublayers, "normalization": normalization}
@@ -367,12 +376,15 @@ class EGNN(nn.Module):
         self.coordinate_range, self.normalization = coordinate_range, normalization
         self.conditions = dict(conditions or {})
         self.level_features, self.level_range = level_features, level_range
+        self.distance_features, self.distance_range = distance_features, distance_range
 
         scalars = sum(features.values())
         self.fourier = Fourier(level_features, 2 * level_range, level_range / 40) if level_features else None
         self.embedding = nn.Linear(scalars * (1 + self_condition) + levels * (level_features or 1), width)
         self.conditioning = Conditioning(self.conditions, width) if self.conditions else None
-        self.blocks = nn.ModuleList(Block(width, 2 + self_condition, sublayers, attention, tanh) for _ in range(layers))
+        self.radial = Radial(distance_features, distance_range) if distance_features else None
+        pair_features = 2 + self_condition + distance_features
+        self.blocks = nn.ModuleList(Block(width, pair_features, sublayers, attention, tanh) for _ in range(layers))
         self.output = nn.Linear(width, scalars + levels)  # EDM's layer; what it says of the noise levels is left out
 
     def forward(
@@ -413,7 +425,7 @@ class EGNN(nn.Module):
         reach = pairs * self.coordinate_range
         end = position
         for block in self.blocks:
-            h, end = block(h, end, fixed, pairs, reach)
+            h, end = block(h, end, fixed, pairs, reach, self.radial)
 
         change, scalar = end - position, self.output(h)
         if mask is None:

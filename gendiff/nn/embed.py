@@ -40,6 +40,30 @@ class Fourier(nn.Module):
         return torch.cat((angle.cos(), angle.sin()), -1)
 
 
+class Radial(nn.Module):
+    r"""Gaussians of a distance: :math:`y_k = \exp(-(d - \mu_k)^2 / 2w^2)`, centers evenly spaced from 0, w their spacing.
+
+    Args:
+        features: number K of Gaussians, at least 2.
+        largest: center of the last one, in units of the distance.
+
+    Raises:
+        UserError: if there are fewer than two, or `largest` is not positive.
+    """
+
+    def __init__(self, features: int = 16, largest: float = 5.0):
+        super().__init__()
+        if features < 2 or not largest > 0:
+            raise UserError(f"Radial: needs at least 2 features and a positive range, got {features} and {largest}")
+        self.features, self.largest = features, largest
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """Embed distances of any shape (...) as (..., features)."""
+        width = self.largest / (self.features - 1)
+        steps = torch.arange(self.features, dtype=distance.dtype, device=distance.device)
+        return torch.exp(-0.5 * (distance.unsqueeze(-1) / width - steps).square())
+
+
 class Conditioning(nn.Module):
     """The sum of learned embeddings of the conditions of each sample, absent ones replaced by a learned null.
 

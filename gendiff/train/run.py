@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -87,11 +88,19 @@ def train(
     settings["files"] = [str(Path(file).resolve()) for file in files]
     settings["out"] = str(Path(out).resolve())
     folder = Path(settings["out"])
+    _sweep(folder)
     if resume:
         return _resume(folder, say)
     if (folder / "config.yaml").exists() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError(f"{out}: already exists; add --resume to go on with it, or choose another --out")
     return _run(settings, folder, None, say)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what a killed process has left half-written."""
+    for pattern in (".config.yaml.*.part", ".model.*.part", ".model.*.old", "checkpoints/.last.ckpt.part"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:

@@ -80,8 +80,11 @@ class PlainBlock(nn.Module):
         tanh: bool,
         coordinate_range: float,
         normalization: float,
+        gaussians: int,
+        largest: float,
     ):
         super().__init__()
+        self.gaussians, self.largest = gaussians, largest
         self.layers = nn.ModuleList(
             PlainLayer(width, edge_features, attention, normalization) for _ in range(sublayers)
         )
@@ -99,6 +102,11 @@ class PlainBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         squared, unit = geometry(x, receiver, sender)
         features = torch.cat((squared, features), 1)
+        if self.gaussians:
+            spacing = self.largest / (self.gaussians - 1)
+            centers = torch.arange(self.gaussians, dtype=squared.dtype) * spacing
+            gaussians = torch.exp(-(((squared + 1e-8).sqrt() - centers) ** 2) / (2 * spacing**2))
+            features = torch.cat((gaussians, features), 1)
         for layer in self.layers:
             h = layer(h, receiver, sender, features, edge_mask) * node_mask
         x = self.coordinates(h, x, receiver, sender, unit, features, edge_mask) * node_mask
@@ -109,7 +117,8 @@ class PlainEGNN(nn.Module):
     """EDM's network on a padded batch.
 
     `scalars` node features and `levels` noise levels go in together; the displacement of the coordinates without its
-    mean and the scalars come out. `previous` adds squared distances and scalars of an earlier estimate to the inputs.
+    mean and the scalars come out. `previous` adds squared distances and scalars of an earlier estimate to the inputs,
+    `gaussians` > 0 so many Gaussians of the current distance with centers from 0 to `largest`.
     """
 
     def __init__(
@@ -124,12 +133,24 @@ class PlainEGNN(nn.Module):
         coordinate_range: float = 15.0,
         normalization: float = 1.0,
         previous: bool = False,
+        gaussians: int = 0,
+        largest: float = 5.0,
     ):
         super().__init__()
         self.scalars = scalars
         self.embedding = nn.Linear(scalars * (1 + previous) + levels, width)
         self.blocks = nn.ModuleList(
-            PlainBlock(width, 2 + previous, sublayers, attention, tanh, coordinate_range, normalization)
+            PlainBlock(
+                width,
+                2 + previous + gaussians,
+                sublayers,
+                attention,
+                tanh,
+                coordinate_range,
+                normalization,
+                gaussians,
+                largest,
+            )
             for _ in range(layers)
         )
         self.output = nn.Linear(width, scalars + levels)

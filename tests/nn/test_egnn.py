@@ -54,7 +54,12 @@ def both(dtype, **options):
     """A plain network and gendiff's with its weights."""
     torch.manual_seed(1)
     names = ("width", "layers", "sublayers", "attention", "tanh", "coordinate_range", "normalization")
-    plain = oracle.PlainEGNN(6, 2, previous=options.get("self_condition", False), **{n: options[n] for n in names})
+    extras = {
+        "previous": options.get("self_condition", False),
+        "gaussians": options.get("distance_features", 0),
+        "largest": options.get("distance_range", 5.0),
+    }
+    plain = oracle.PlainEGNN(6, 2, **extras, **{n: options[n] for n in names})
     for block in plain.blocks:
         block.coordinates.scalar.weight.data.mul_(10)
     ours = EGNN(FEATURES, levels=2, **options)
@@ -103,6 +108,7 @@ VARIANTS = {
     "no-tanh": {"tanh": False, "coordinate_range": 1.5},
     "sublayers": {"sublayers": 2},
     "self-condition": {"self_condition": True},
+    "gaussians": {"distance_features": 8, "distance_range": 4.0},
 }
 SIZES = {"full": (5, 6, None), "padded": (4, 7, [7, 3, 1, 5]), "pairs": (3, 2, None), "single": (2, 1, None)}
 

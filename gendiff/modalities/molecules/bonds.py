@@ -137,16 +137,17 @@ def _near(
     step = max(1, 500_000 // max(1, len(i)))
     for rows in (slice(start, start + step) for start in range(0, molecules, step)):
         real = mask[rows].T
-        x = np.where(real, np.asarray(positions[rows], np.float64).T, 0.0) * 100
+        x = np.where(real, np.asarray(positions[rows], np.float64).T, 0.0)
         if not np.isfinite(x).all():
             raise ValueError("positions are not finite")
         square = np.where(real[i] & real[j], 0.0, np.inf)
-        for axis in x:
-            difference = axis[i] - axis[j]
-            difference *= difference
-            square += difference
-        pair, molecule = np.nonzero(square < farthest**2)
-        yield rows, molecule, i[pair], j[pair], np.sqrt(square[pair, molecule])
+        with np.errstate(over="ignore"):  # diverged samples are far apart, not an error
+            for axis in x:
+                difference = axis[i] - axis[j]
+                difference *= difference
+                square += difference
+        pair, molecule = np.nonzero(square < (farthest / 100) ** 2)
+        yield rows, molecule, i[pair], j[pair], 100 * np.sqrt(square[pair, molecule])
 
 
 def lookup_orders(atomic_numbers: NDArray[Any], positions: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int8]:

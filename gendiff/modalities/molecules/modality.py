@@ -141,7 +141,7 @@ class Molecules(Modality):
         scalars = {"element": len(self.elements)}
         if len(self.charges) > 1:
             scalars["charge"] = len(self.charges)
-        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0)
+        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0, distance_features=16)
 
     def denoiser(self, preset: str = "small") -> Denoiser:
         """Return the default: Karras' preconditioning of positions, cross-entropy of elements, on straight paths."""

@@ -20,8 +20,9 @@ from gendiff.modalities.molecules import bonds
 
 EASY = """CC C=C C#C CCO C1CC1 C1CCCCC1 C=CC=C C=C=C C=C=O CC#N C#CC#C CC(=O)C CC(=O)O CC(=O)OC CC(=O)NC CNC=O CC(C)(C)F
 c1ccoc1 c1cc[nH]c1 c1cnc[nH]1 c1cn[nH]c1 C=CC=O C1=CCC=C1 CN1CC1 CC=NO O=c1cc[nH]cc1 C1=CC=CC=CC=C1 CSSC""".split()
-CONJUGATED = """c1ccccc1 c1ccncc1 c1cncnc1 c1cnccn1 Cc1ccccc1 Nc1ccccc1 Oc1ccccc1 c1ccc2ccccc2c1 c1ccc2[nH]ccc2c1 c1ccsc1
-N=C(N)N c1ccc(-c2ccccc2)cc1 Cn1cnc2c1c(=O)n(C)c(=O)n2C CC(=N)N C1=COC=CO1 c1cocn1 Nc1ccncn1 CS(C)(=O)=O CC(N)=S""".split()
+CONJUGATED = """c1ccccc1 c1ccncc1 c1cncnc1 c1cnccn1 Cc1ccccc1 Nc1ccccc1 Oc1ccccc1 c1ccc2ccccc2c1 c1ccc2[nH]ccc2c1
+c1ccsc1 N=C(N)N c1ccc(-c2ccccc2)cc1 Cn1cnc2c1c(=O)n(C)c(=O)n2C CC(=N)N C1=COC=CO1 c1cocn1 Nc1ccncn1 CS(C)(=O)=O
+CC(N)=S""".split()
 CHARGED = """C[N+](=O)[O-] O=[N+]([O-])c1ccccc1 [NH3+]CC(=O)[O-] CN=[N+]=[N-] [C-]#[N+]C [O-][n+]1ccccc1 c1cc[nH+]cc1
 C[N+](C)(C)C CC(N)=[NH2+] CC=[N+](C)[O-]""".split()
 
@@ -336,11 +337,12 @@ def test_hostile_molecules_are_refused_with_a_reason(hydrogens: bonds.Hydrogens)
         (np.array([6, 8]), np.array([[0.0, 0.0, 0.0], [np.inf, 0.0, 0.0]]), None),
         (np.array([], int), np.zeros((0, 3)), None),
         (np.array([8]), np.zeros((1, 3)), None),
+        (np.array([8, 8]), np.array([[0.0, 0.0, 0.0], [1e300, 0.0, 0.0]]), None),
         (np.array([2, 10]), np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), None),
     ]
     reasons = [reason for _, reason in bonds.infer_all(molecules, hydrogens=hydrogens)]
     finite = "positions are not finite"
-    assert reasons == ["atoms 2 and 3 overlap", finite, finite, "no atoms", "", ""]
+    assert reasons == ["atoms 2 and 3 overlap", finite, finite, "no atoms", "", "", ""]
     for mol, reason in bonds.infer_all(molecules, hydrogens=hydrogens):
         assert mol.HasProp("invalid") == bool(reason)
         Chem.MolToSmiles(mol)
@@ -352,6 +354,12 @@ def test_arrays_with_nan_are_refused(rule) -> None:
     positions = np.array([[[0.0, 0.0, 0.0], [0.0, np.nan, 0.0]]])
     with pytest.raises(ValueError, match="not finite"):
         rule(np.array([[6, 6]]), positions, np.ones((1, 2), bool))
+
+
+def test_no_molecules_and_no_atoms_are_stable_without_fuss() -> None:
+    none = np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
+    assert [part.tolist() for part in bonds.stability_flat(np.zeros(0, np.uint8), *none)] == [[], []]
+    assert [part.tolist() for part in bonds.stability_flat(np.zeros(2, np.uint8), *none)] == [[], [True, True]]
 
 
 def test_by_size_covers_every_atom_once() -> None:
