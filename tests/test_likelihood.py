@@ -14,6 +14,7 @@ from gendiff.schedule import Cosine, Flow, Linear, Polynomial, Schedule
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "polynomial": Polynomial(), "flow": Flow()}
+FINITE = Polynomial(1000, 2.0, 1e-2)  # its SNR is finite at t = 0, so that equal steps of time can be fine enough
 scheduled = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
@@ -33,6 +34,9 @@ class Given:
 
     def normal(self, shape):
         return self.numbers.reshape(shape)
+
+    def uniform(self, shape):
+        return ((torch.arange(shape[0]) + 0.5) / shape[0]).expand(shape)
 
 
 def gaussian_bound(schedule, v, square, dim, steps):
@@ -63,9 +67,9 @@ def gaussian_bound(schedule, v, square, dim, steps):
 def test_bound_of_gaussian_data_is_its_closed_form(schedule, steps):
     """On the centred space of three nodes in the plane, with padding: four degrees of freedom.
 
-    Each term is quadratic in the noise, so its mean over all signs of the six raw numbers is exact.
+    (A chain of one step of the flow has no finite bound: nothing of the data is left in it.) Each term is quadratic in the noise, so its mean over all signs of the six raw numbers is exact.
     """
-    v, mask = 0.6, size_mask(torch.tensor([3] * 64), 4)
+    v, mask, steps = 0.6, size_mask(torch.tensor([3] * 64), 4), max(steps, 2) if schedule is SCHEDULES["flow"] else steps
     signs = torch.tensor(list(itertools.product([1.0, -1.0], repeat=6))).double().reshape(64, 3, 2)
     x_0 = ZeroCenterOfMass(2).project(torch.nn.functional.pad(normal(1, 3, 2), (0, 0, 0, 1)), mask[:1]).expand(64, 4, 2)
     process = JointProcess({"x": GaussianProcess(schedule, ZeroCenterOfMass(2))})
@@ -78,11 +82,10 @@ def test_bound_of_gaussian_data_is_its_closed_form(schedule, steps):
     assert torch.equal(ours["total"], ours["prior"] + ours["diffusion"] + ours["reconstruction"])
 
 
-@pytest.mark.parametrize("schedule", [SCHEDULES["cosine"], SCHEDULES["flow"]], ids=["cosine", "flow"])
-def test_bound_of_gaussian_data_tends_to_its_negative_log_density(schedule):
+def test_bound_of_gaussian_data_tends_to_its_negative_log_density():
     """From above, the gap falling as 1 / T."""
     v, signs = 0.6, f64(1.0, -1.0)
-    process = JointProcess({"x": GaussianProcess(schedule, Euclidean(1))})
+    process = JointProcess({"x": GaussianProcess(FINITE, Euclidean(1))})
     denoiser = AnalyticDenoiser(process, [1.0], {"x": (0.0, v**0.5)})
     x_0 = {"x": (signs * v**0.5).repeat(2)[:, None, None]}  # the mean over +-sqrt(v) is the mean over N(0, v)
     entropy, gaps = 0.5 * math.log(2 * math.pi * math.e * v), []
@@ -97,15 +100,16 @@ def test_bound_of_gaussian_data_tends_to_its_negative_log_density(schedule):
 
 
 def test_random_terms_of_the_bound_are_unbiased():
-    schedule, v, n = Linear(50, 0.002, 0.2), 0.6, 4000
+    """One draw for each of the 49 terms and both signs of the noise: the mean is the whole sum."""
+    schedule, v, square = Linear(50, 0.002, 0.2), 0.6, 0.81
     process = JointProcess({"x": GaussianProcess(schedule, Euclidean(1))})
     denoiser = AnalyticDenoiser(process, [1.0], {"x": (0.0, v**0.5)})
-    x_0 = {"x": torch.full((n, 1, 1), 0.9).double()}
-    bound = variational_bound(denoiser, x_0, torch.ones(n, 1).bool(), steps=50, terms=3)
-    _, expected, _ = gaussian_bound(schedule, v, float(x_0["x"][0]) ** 2, 1, 50)
-    error = bound["diffusion"].std() / n**0.5
-    assert abs(bound["diffusion"].mean() - expected) < 4 * error
-    assert error < 0.02 * expected
+    x_0, mask = {"x": torch.full((98, 1, 1), 0.9, dtype=torch.float64)}, torch.ones(98, 1).bool()
+    signs = f64(1.0, -1.0).repeat(49)
+    for terms in (1, 3):
+        bound = variational_bound(denoiser, x_0, mask, random=Given(signs), steps=50, terms=terms)
+        for name, value in zip(("prior", "diffusion"), gaussian_bound(schedule, v, square, 1, 50), strict=False):
+            assert bound[name].mean().item() == pytest.approx(value, rel=1e-9)
 
 
 def test_bound_ignores_padding_and_neighbours():
@@ -207,7 +211,7 @@ def test_heartbeat(steps, expected, error):
     beats = torch.eye(5).repeat(1, 4).double()
     process = JointProcess({"c": CategoricalProcess(Retention(), [0.5, 0.5], Euclidean(2))})
     law = torch.stack([1 - beats, beats], -1)
-    denoiser, n = AnalyticDenoiser(process, [0.2] * 5, {"c": law}), 400 if steps == 20 else 200
+    denoiser, n = AnalyticDenoiser(process, [0.2] * 5, {"c": law}), 800 if steps == 20 else 200
     x_0 = {"c": law.repeat(n // 5, 1, 1)}
     bits = variational_bound(denoiser, x_0, torch.ones(n, 20).bool(), steps=steps)["total"] / math.log(2)
     noise = bits.std().item() / n**0.5
@@ -220,7 +224,7 @@ def test_joint_bound_comes_down_to_the_joint_entropy():
     """A number and a class that know of one another: h(x, c) = H(c) + h(x | c), by a fine grid."""
     weights, means, std, p = f64(0.3, 0.7), f64(-1.5, 1.0), 0.5, f64([0.9, 0.1], [0.2, 0.8])
     process = JointProcess(
-        {"x": GaussianProcess(Cosine(), Euclidean(1)), "c": CategoricalProcess(Cosine(), [0.4, 0.6], Euclidean(2))}
+        {"x": GaussianProcess(FINITE, Euclidean(1)), "c": CategoricalProcess(Cosine(), [0.4, 0.6], Euclidean(2))}
     )
     denoiser = AnalyticDenoiser(process, weights, {"x": (means[:, None, None], std), "c": p[:, None]})
     grid = torch.linspace(-5, 5, 10_001, dtype=torch.float64)
@@ -231,13 +235,14 @@ def test_joint_bound_comes_down_to_the_joint_entropy():
     c = torch.multinomial(p[component], 1)[:, 0]
     x_0 = {"x": (means[component] + std * normal(n))[:, None, None], "c": torch.eye(2).double()[c][:, None]}
     nats = -density.log()[((x_0["x"].flatten() + 5) / (grid[1] - grid[0])).round().long(), c]
-    for steps, gap in ((5, 0.5), (150, 0.02)):
+    excess = {}
+    for steps in (5, 300):
         bound = variational_bound(denoiser, x_0, torch.ones(n, 1).bool(), steps=steps)["total"]
-        excess = bound - nats  # the same samples on both sides
-        error = excess.std().item() / n**0.5
-        assert excess.mean().item() > -3 * error
-        assert (excess.mean().item() < gap + 3 * error) == (steps == 150)
-        assert error < 0.02
+        difference = bound - nats  # the same samples on both sides
+        excess[steps], error = difference.mean().item(), difference.std().item() / n**0.5
+    assert excess[5] > 0.3
+    assert -3 * error < excess[300] < 0.05 + 2 * error
+    assert error < 0.02
     assert nats.mean().item() == pytest.approx(entropy, abs=4 * nats.std().item() / n**0.5)
 
 
@@ -251,7 +256,7 @@ def blur(schedule, start=1e-3):
 
 @scheduled
 def test_density_of_gaussian_data(schedule):
-    """log N(0, v), on the centred space, with padding, by the exact trace and by one Rademacher probe: both exact."""
+    """log N(0, v), on the centred space, with padding."""
     v, mask = 0.6, size_mask(torch.tensor([3, 2, 1]), 4)
     space = ZeroCenterOfMass(2)
     process = JointProcess({"x": GaussianProcess(schedule, space)})
@@ -263,18 +268,17 @@ def test_density_of_gaussian_data(schedule):
     alpha, sigma = schedule.alpha(f64(1.0)).item(), schedule.sigma(f64(1.0)).item()
     scale = (alpha**2 * v + sigma**2) / end  # the prior is not quite the law of x_1
     expected = expected - 0.5 * (x_0.square().sum((1, 2)) / variance * (scale - 1) - dim * math.log(scale))
-    for probes in (None, 1):
-        ours = log_density(denoiser, {"x": x_0}, mask, probes=probes, rtol=1e-8, atol=1e-8)
-        assert torch.allclose(ours, expected, rtol=1e-6, atol=1e-6)
+    ours = log_density(denoiser, {"x": x_0}, mask, probes=None, rtol=1e-7, atol=1e-7)
+    assert torch.allclose(ours, expected, rtol=1e-6, atol=1e-6)
     assert ours[2] == 0  # one node, centred: no freedom, density one
 
 
-def test_default_tolerance_is_good_to_four_digits():
+def test_one_probe_is_exact_for_a_diagonal_jacobian_and_the_default_tolerance_good_to_four_digits():
     process = JointProcess({"x": GaussianProcess(Cosine(), Euclidean(3, "grid", [2]))})
     denoiser, x_0 = AnalyticDenoiser(process, [1.0], {"x": (0.3, 0.8)}), normal(10, 3, 2)
     std = math.hypot(0.8, blur(Cosine()))
     expected = torch.distributions.Normal(0.3, std).log_prob(x_0).sum((1, 2))
-    assert torch.allclose(log_density(denoiser, {"x": x_0}), expected, atol=3e-4)
+    assert torch.allclose(log_density(denoiser, {"x": x_0}), expected, atol=1e-4)
 
 
 def mixture(schedule=None):
@@ -295,12 +299,13 @@ def mixture(schedule=None):
 def test_density_of_a_mixture_by_the_exact_trace():
     denoiser, log_p = mixture()
     x_0 = normal(20, 1, 3)
-    ours = log_density(denoiser, {"x": x_0}, probes=None, rtol=1e-8, atol=1e-8)
+    ours = log_density(denoiser, {"x": x_0}, probes=None, rtol=1e-7, atol=1e-7)
     assert torch.allclose(ours, log_p(x_0), atol=1e-5)
     assert log_p(x_0).std() > 1
 
 
 def test_hutchinsons_estimate_is_unbiased():
+    """Of a mixture, and on the centred space, where the probes are projected."""
     denoiser, log_p = mixture()
     n, x_0 = 500, f64(0.1, 0.2, 0.3)[None, None]
     one = log_density(denoiser, {"x": x_0.expand(n, 1, 3)}, probes=1)
@@ -308,6 +313,13 @@ def test_hutchinsons_estimate_is_unbiased():
     for ours in (one, four):
         assert abs(ours.mean() - log_p(x_0)) < 4 * ours.std() / n**0.5
     assert one.std() / four.std() == pytest.approx(2, rel=0.2)
+
+    process = JointProcess({"x": GaussianProcess(Flow(), ZeroCenterOfMass(2))})
+    denoiser = AnalyticDenoiser(process, [1.0], {"x": (0.0, 0.8)})
+    x_0, mask = {"x": f64([0.3, 1.0], [-0.3, -1.0], [0.0, 0.0]).expand(n, 3, 2)}, size_mask(torch.tensor([2] * n), 3)
+    ours = log_density(denoiser, x_0, mask)
+    exact = -0.5 * (2 * 1.09 / 0.64 + 2 * math.log(2 * math.pi * 0.64))  # two degrees of freedom
+    assert abs(ours.mean() - exact) < 4 * ours.std() / n**0.5 + 1e-4
 
 
 def test_density_of_centred_shapes_ignores_padding_neighbours_rotation_and_order():
@@ -319,9 +331,9 @@ def test_density_of_centred_shapes_ignores_padding_neighbours_rotation_and_order
 
     def density(shapes, x_0, mask):
         denoiser = AnalyticDenoiser(process, [0.3, 0.7], {"x": (shapes, 0.5)})
-        return log_density(denoiser, {"x": space.project(x_0, mask)}, mask, probes=None, rtol=1e-7, atol=1e-7)
+        return log_density(denoiser, {"x": space.project(x_0, mask)}, mask, probes=None, rtol=1e-6, atol=1e-6)
 
-    x_0 = shapes[0] + 0.3 * normal(3, 5, 2)
+    x_0 = shapes[0] + f64(0.0, 0.3, 0.9)[:, None, None] * normal(3, 5, 2)
     whole = density(shapes, x_0, mask)
     assert whole.std() > 0.1
     assert torch.allclose(density(shapes @ turn, x_0 @ turn, mask), whole, atol=1e-5)
@@ -367,8 +379,8 @@ def test_density_of_pairs_and_of_several_fields(clock):
     i, j = torch.triu_indices(3, 3, 1)
     expected = (pair.log_prob(x_0["d"][:, i, j, 0]) * (mask[:, i] & mask[:, j])).sum(1)
     expected = expected + (node.log_prob(x_0["x"]) * mask[..., None]).sum((1, 2))
-    for probes in (None, 3):
-        ours = log_density(denoiser, x_0, mask, probes=probes, rtol=1e-8, atol=1e-8)
+    for probes in (None, 2):
+        ours = log_density(denoiser, x_0, mask, probes=probes, rtol=1e-6, atol=1e-6)
         assert torch.allclose(ours, expected, atol=2e-5)
 
 

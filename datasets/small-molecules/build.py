@@ -213,6 +213,14 @@ def sample(allowed: list[str], rng: random.Random) -> list[tuple[str, Chem.Mol]]
     return found
 
 
+def bond_table(mol: Chem.Mol) -> np.ndarray:
+    """Rows of (begin, end, 2 x order) of a Kekule structure."""
+    kekule = Chem.Mol(mol)
+    Chem.Kekulize(kekule, clearAromaticFlags=True)
+    rows = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), round(2 * b.GetBondTypeAsDouble())) for b in kekule.GetBonds()]
+    return np.array(rows, np.int16)
+
+
 def main() -> None:
     """Enumerate, filter, sample, embed, minimise, write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -225,11 +233,14 @@ def main() -> None:
         molecules = sample(allowed, random.Random(SEED))
     numbers = [np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], np.uint8) for _, mol in molecules]
     positions = [mol.GetConformer().GetPositions() for _, mol in molecules]
+    bonds = [bond_table(mol) for _, mol in molecules]
     data = archive(
         {
             "num_atoms": np.array([len(z) for z in numbers], np.uint8),
             "atomic_numbers": np.concatenate(numbers),
             "positions": np.concatenate(positions).astype(np.float32),
+            "num_bonds": np.array([len(table) for table in bonds], np.uint8),
+            "bonds": np.concatenate(bonds),
             "smiles": np.array([s.encode() for s, _ in molecules]),
             "name": np.array([f"small-{index:05d}".encode() for index in range(1, len(molecules) + 1)]),
         }

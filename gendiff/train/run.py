@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +23,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gendiff.data import Ragged, batch_stream
-from gendiff.files import UserError, atomic_write, read_text, sha256
+from gendiff.files import UserError, atomic_write, check_file, read_text, sha256
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
 from gendiff.ops import Random
@@ -91,6 +92,7 @@ def train(
     _sweep(folder)
     if resume:
         return _resume(folder, say)
+    _check_types(settings)
     if (folder / "config.yaml").exists() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError(f"{out}: already exists; add --resume to go on with it, or choose another --out")
     return _run(settings, folder, None, say)
@@ -111,9 +113,11 @@ def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
         settings = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(settings, dict) or not {"modality", "files"} <= settings.keys():
-        raise UserError(f"{path}: is not the configuration of a run")
-    for file, digest in settings.pop("sha256", {}).items():
+    hashes = settings.pop("sha256", None) if isinstance(settings, dict) else None
+    if not isinstance(hashes, dict) or settings.keys() != OPTIONS.keys() - {"say", "resume"}:
+        raise UserError(f"{path}: is not the configuration of a run of this version")
+    _check_types(settings, f"{path}: ")
+    for file, digest in hashes.items():
         if not Path(file).is_file() or sha256(file) != digest:
             raise UserError(f"{file}: is gone or has changed since the run began; put it back, or start a new run")
     settings["out"] = str(folder)
@@ -190,7 +194,9 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
         if not started:
             with atomic_write(folder / "config.yaml") as file:
                 yaml.safe_dump({**settings, "trainer": options, "sha256": hashes}, file, sort_keys=False)
-        elif checkpoint is None:
+        elif checkpoint is not None:
+            _check_checkpoint(checkpoint, task)
+        else:
             say("no checkpoint was written yet: starting over")
         batches = Stream(data, settings["batch_size"], settings["seed"], task).loader()
         try:
@@ -201,6 +207,31 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
             raise
     say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
     return load(folder / "model") if trainer.is_global_zero else model
+
+
+OPTIONS = get_type_hints(train)
+"""Type of each argument of :func:`train`."""
+OPTIONS.pop("return")
+
+
+def _check_types(settings: dict[str, Any], where: str = "") -> None:
+    for name, value in settings.items():
+        kinds = get_args(OPTIONS[name]) if isinstance(OPTIONS[name], UnionType) else (OPTIONS[name],)
+        if not isinstance(value, (*(get_origin(kind) or kind for kind in kinds), *((int,) if float in kinds else ()))):
+            raise UserError(f"{where}`{name}` is {value!r}, which is no {' or '.join(kind.__name__ for kind in kinds)}")
+
+
+def _check_checkpoint(path: Path, task: DiffusionTask) -> None:
+    """Look at a checkpoint before Lightning does; nothing in it is executed."""
+    check_file(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {name: value.shape for name, value in checkpoint["current_model_state"].items()}
+        sound = shapes == {name: value.shape for name, value in task.state_dict().items()}
+    except Exception:  # torch and zipfile raise many kinds at damaged or hostile bytes
+        sound = False
+    if not sound:
+        raise UserError(f"{path}: is damaged, or no checkpoint of this run; remove it to start over")
 
 
 def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
