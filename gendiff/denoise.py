@@ -19,8 +19,8 @@ row       c_skip                               c_out                            
 `logits`  0                                    1                                      logits: x_0 = softmax(F)
 ========  ===================================  =====================================  ==========================
 
-with v = alpha noise - sigma x_0. Every estimate is a function of x_t / sigma and the signal-to-noise ratio, so a schedule
-may be changed after training.
+with v = alpha noise - sigma x_0. Every estimate is a function of x_t / sigma and the signal-to-noise ratio, so a
+schedule may be changed after training.
 
 References:
     | Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364

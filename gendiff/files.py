@@ -160,7 +160,9 @@ def check_target(path: str | Path, extensions: Sequence[str]) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in extensions:
-        raise UserError(f"{path}: cannot write {path.suffix or 'a file without an ending'}; choose from {', '.join(extensions)}")
+        raise UserError(
+            f"{path}: cannot write {path.suffix or 'a file without an ending'}; choose from {', '.join(extensions)}"
+        )
     if path.is_dir():
         raise UserError(f"{path}: is a directory; name a file")
     nearest = next(parent for parent in [path.absolute().parent, *path.absolute().parents] if parent.exists())
@@ -174,7 +176,12 @@ def check_target(path: str | Path, extensions: Sequence[str]) -> Path:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity become null, so any JSON reader accepts the file."""
     with atomic_write(path) as file:
-        file.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON; NaN and infinity become null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -95,9 +95,9 @@ def log_density(
         \qquad dx_t/dt = u
 
     with the divergence by Hutchinson's estimator (Rademacher probes in the space of the field) or exactly. At the start
-    the data stands for the mean :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term. The solver walks along
-    the share of noise :math:`\sigma / (\alpha + \sigma)` of the clock field, in which the flow of every schedule is smooth,
-    and not along t, in which a table has a kink at each of its steps.
+    the data stands for the mean :math:`x_{t_0} = \alpha_{t_0} x_0`, whose Jacobian is the last term. The solver walks
+    along the share of noise :math:`\sigma / (\alpha + \sigma)` of the clock field, in which the flow of every schedule
+    is smooth, and not along t, in which a table has a kink at each of its steps.
 
     Arguments:
         denoiser: The model; all of its fields must be Gaussian.

@@ -7,6 +7,7 @@ loads without the training data, and from strangers: there is no pickle in it, a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from gendiff import __version__
 from gendiff.config import build, describe
 from gendiff.denoise import Denoiser
-from gendiff.files import UserError, atomic_write, check_file, new_folder, read_json, write_json
+from gendiff.files import UserError, check_file, json_text, new_folder, read_json
 from gendiff.guide import ClassifierFree
 from gendiff.modality import Modality
 from gendiff.ops import Random, State, size_mask
@@ -77,17 +78,21 @@ class Model:
         self.denoiser.to(device)
         return self
 
-    def with_steps(self, steps: int | None) -> Sampler:
-        """Return the default sampler with another number of steps.
+    def tuned(self, steps: int | None = None, temperature: float | None = None) -> Sampler:
+        """Return the default sampler with another number of steps or another temperature.
 
         Raises:
-            UserError: for steps < 1.
+            UserError: for steps < 1, a temperature outside [0, 1], or a sampler that has none.
         """
-        if steps is None:
+        changes = {name: value for name, value in (("steps", steps), ("temperature", temperature)) if value is not None}
+        if not changes:
             return self.sampler
-        if steps < 1:
+        if steps is not None and steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
-        return build({**describe(self.sampler), "steps": steps}, "sampler")
+        described = describe(self.sampler)
+        if temperature is not None and "temperature" not in described:
+            raise UserError(f"--temperature: the sampler {type(self.sampler).__name__} of this model has none")
+        return build({**described, **changes}, "sampler")
 
     def sample(self, n: int, **options: Any) -> list[Any]:
         """Return `n` new records of the modality (here RDKit molecules); options as :meth:`draw`."""
@@ -99,6 +104,7 @@ class Model:
         n: int,
         steps: int | None = None,
         seed: int = 0,
+        temperature: float | None = None,
         sampler: Sampler | None = None,
         sizes: tuple[int | None, int | None] = (None, None),
         only: Sequence[str] = (),
@@ -117,6 +123,7 @@ class Model:
             n: How many records to return.
             steps: Steps of the sampler (its default).
             seed: Seed.
+            temperature: Scale of the noise that the sampler takes in, 0 to 1 (its default); less is safer and more alike.
             sampler: Another sampler.
             sizes: Smallest and largest number of elements (None: as in the training data).
             only: Keep only records that meet these words of the modality ("valid", "connected", "new").
@@ -137,7 +144,7 @@ class Model:
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         self.modality.keep([], only, set())  # an unknown word is refused before the work
-        chosen = sampler or self.with_steps(steps)
+        chosen = sampler or self.tuned(steps, temperature)
         limit = max_draws or (n if not only else 100 * n)
         result = Drawn()
         while len(result.records) < n and result.drawn < limit:
@@ -196,13 +203,18 @@ class Model:
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder, atomically; an older one of the same name is replaced."""
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.state_dict().items()}
         with new_folder(folder, replace=True) as temporary:
-            write_json(temporary / "config.json", self.config())
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.state_dict().items()}
-            with atomic_write(temporary / "model.safetensors", "wb") as file:
-                file.write(safetensors.torch.save(weights, {"format": "gendiff"}))
-            with atomic_write(temporary / "README.md") as file:
-                file.write(self.card())
+            content = {
+                "config.json": json_text(self.config()).encode(),
+                "model.safetensors": safetensors.torch.save(weights, {"format": "gendiff"}),
+                "README.md": self.card().encode(),
+            }
+            for name, data in content.items():
+                with (temporary / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
 
     def config(self) -> dict[str, Any]:
         """Return everything needed to rebuild the model, but its weights."""

@@ -98,7 +98,7 @@ class Space(Configurable):
         """Return `x` with the entries where `keep` (broadcastable, bool) is True taken from `known`."""
         return torch.where(keep, known, x)
 
-    def restore(self, x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
+    def restore(self, x: Tensor, known: Tensor, keep: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return a finished `x` in the frame of `known`, whose kept entries are copied exactly."""
         return torch.where(keep, known, x)
 
@@ -142,6 +142,7 @@ class ZeroCenterOfMass(Space):
         """Move `known` so that its kept nodes have the mean they have in `x`, then put them in: the mean stays zero."""
         return torch.where(keep, known + self._shift(x, known, keep), x)
 
-    def restore(self, x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
-        """Move the finished `x` into the frame of `known` and copy the kept nodes exactly."""
-        return torch.where(keep, known, x - self._shift(x, known, keep))
+    def restore(self, x: Tensor, known: Tensor, keep: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Move the real nodes of the finished `x` into the frame of `known` and copy the kept ones exactly."""
+        moved = x - self._shift(x, known, keep)
+        return torch.where(keep, known, moved if mask is None else moved * mask[..., None])

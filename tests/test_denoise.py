@@ -223,7 +223,8 @@ def test_conversions_of_an_estimate(schedule):
     assert torch.allclose(estimate.v["x"], alpha * noise - sigma * x_0, rtol=1e-8, atol=1e-9)
     t, h = f64(0.0504, 0.1234, 0.5006, 0.9002, 0.9801), 1e-6  # away from the kinks of the tables
     at, before, after = (
-        expand(schedule.alpha(time), x_0) * x_0 + expand(schedule.sigma(time), x_0) * noise for time in (t, t - h, t + h)
+        expand(schedule.alpha(time), x_0) * x_0 + expand(schedule.sigma(time), x_0) * noise
+        for time in (t, t - h, t + h)
     )
     velocity = Estimate(process, {"x": at}, t, {"x": x_0}).velocity["x"]
     assert torch.allclose(velocity, (after - before) / (2 * h), rtol=1e-6, atol=1e-6)
@@ -265,7 +266,11 @@ def test_exact_score_is_the_gradient_of_the_log_density(schedule):
         x = torch.linspace(-3, 3, 13, dtype=torch.float64).requires_grad_()
         log_p = mixture(schedule.alpha(f64(t)), schedule.sigma(f64(t))).log_prob(x)
         expected = torch.autograd.grad(log_p.sum(), x)[0]
-        denoiser, state, time = exact_1d(schedule), {"x": x.detach()[:, None, None]}, torch.full((13,), t, dtype=torch.float64)
+        denoiser, state, time = (
+            exact_1d(schedule),
+            {"x": x.detach()[:, None, None]},
+            torch.full((13,), t, dtype=torch.float64),
+        )
         assert torch.allclose(denoiser(state, time).score["x"].flatten(), expected, rtol=1e-9, atol=1e-9)
         assert torch.allclose(denoiser.components(state, time)[0].logsumexp(1), log_p, rtol=1e-12)
 
@@ -291,7 +296,9 @@ def test_exact_score_on_the_centred_space():
         estimate = denoiser(x, t[None] if t.dim() == 0 else t, mask)
         assert torch.allclose(estimate.score["x"][:, :n], expected, atol=1e-10)
         assert not estimate.data["x"][:, n:].any()
-        assert denoiser.components(x, t[None] if t.dim() == 0 else t, mask)[0].logsumexp(1).item() == pytest.approx(log_p.item())
+        assert denoiser.components(x, t[None] if t.dim() == 0 else t, mask)[0].logsumexp(1).item() == pytest.approx(
+            log_p.item()
+        )
 
 
 def coupled(schedule=None):
@@ -314,7 +321,9 @@ def test_exact_denoiser_of_a_joint_law_is_the_sum_and_integral(t):
     alpha, sigma = Linear().alpha(time), Linear().sigma(time)
     law = torch.distributions.Normal(MEANS, STDS).log_prob(x_0[:, None]).exp() * WEIGHTS  # p(x_0, component)
     prior = law @ p  # p(x_0, c_0)
-    q = denoiser.process["c"].marginal(torch.eye(3).double()[:, None], time.expand(3)).probabilities[:, 0]  # q(c_t | c_0)
+    q = (
+        denoiser.process["c"].marginal(torch.eye(3).double()[:, None], time.expand(3)).probabilities[:, 0]
+    )  # q(c_t | c_0)
     for x_t in (-1.0, 0.4):
         seen = prior * torch.exp(-0.5 * ((x_t - alpha * x_0) / sigma) ** 2)[:, None]
         for c_t in range(3):
@@ -379,7 +388,7 @@ def test_exact_denoiser_refuses_what_it_does_not_know():
         pass
 
     denoiser = AnalyticDenoiser(JointProcess({"x": Other(Linear(), Euclidean(1))}), [1.0], {"x": (0.0, 1.0)})
-    with pytest.raises(ValueError, match="knows Gaussian and categorical fields, not .*Other"):
+    with pytest.raises(ValueError, match=r"knows Gaussian and categorical fields, not .*Other"):
         denoiser({"x": normal(1, 1, 1)}, f64(0.5))
 
 

@@ -14,11 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gendiff.files import UserError, atomic_write, load_npz, new_folder, read_json, read_text, sha256, write_json
+from gendiff.files import (
+    UserError,
+    atomic_write,
+    check_target,
+    load_npz,
+    new_folder,
+    read_json,
+    read_text,
+    sha256,
+    write_json,
+)
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 
 
 def content(folder):
@@ -50,12 +58,11 @@ def test_a_failed_block_leaves_what_was_there(tmp_path, error, old):
     if old:
         path.parent.mkdir()
         path.write_text("old")
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught, atomic_write(path) as file:
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught, atomic_write(path) as file:  # noqa: PT012
         file.write("half")
         file.flush()
         raise error
-    if isinstance(error, OSError):
-        assert str(caught.value) == f"{path}: no space left on device"
+    assert not isinstance(error, OSError) or str(caught.value) == f"{path}: no space left on device"
     assert content(tmp_path) == (["made", "made/a.txt"] if old else [])
     if old:
         assert path.read_text() == "old"
@@ -107,7 +114,7 @@ def test_a_directory_in_the_way(tmp_path):
 
 def test_folders_made_stay_if_another_uses_them(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    with pytest.raises(RuntimeError), atomic_write(path):
+    with pytest.raises(RuntimeError), atomic_write(path):  # noqa: PT012
         (tmp_path / "deep" / "other").touch()
         raise RuntimeError
     assert content(tmp_path) == ["deep", "deep/other"]
@@ -117,6 +124,25 @@ def test_lines_end_the_same_everywhere(tmp_path):
     with atomic_write(tmp_path / "a") as file:
         file.write("a\nb\n")
     assert (tmp_path / "a").read_bytes() == b"a\nb\n"
+
+
+def test_a_target_is_checked_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.sdf").mkdir()
+    good = tmp_path / "new" / "deep" / "a.SDF"
+    assert check_target(str(good), [".sdf", ".xyz"]) == good
+    for path, message in (
+        (tmp_path / "a.txt", rf"{tmp_path}/a.txt: cannot write .txt; choose from .sdf, .xyz"),
+        (tmp_path / "a", rf"{tmp_path}/a: cannot write a file without an ending; choose from .sdf, .xyz"),
+        (tmp_path / "folder.sdf", rf"{tmp_path}/folder.sdf: is a directory; name a file"),
+        (tmp_path / "file" / "a.sdf", rf"{tmp_path}/file: is a file, and {tmp_path}/file/a.sdf would lie in it"),
+    ):
+        with pytest.raises(UserError, match=rf"\A{message}\Z"):
+            check_target(path, [".sdf", ".xyz"])
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(UserError, match=rf"\A{tmp_path}: permission denied; choose another place for a.SDF\Z"):
+        check_target(good, [".sdf"])
+    assert content(tmp_path) == ["file", "folder.sdf"]  # asking makes nothing
 
 
 # Folders
@@ -134,7 +160,7 @@ def test_new_folder_appears_whole(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), FULL, UserError("bad record")])
 def test_a_failed_folder_leaves_nothing(tmp_path, error):
     path = tmp_path / "runs" / "mine"
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)), new_folder(path) as folder:
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)), new_folder(path) as folder:  # noqa: PT012
         (folder / "x").write_text("half")
         raise error
     assert content(tmp_path) == []
@@ -146,7 +172,7 @@ def test_an_existing_folder_is_refused_or_replaced_whole(tmp_path):
     (path / "old").write_text("old")
     with pytest.raises(UserError, match=rf"\A{path}: already exists"), new_folder(path):
         raise AssertionError("the block must not run")
-    with pytest.raises(RuntimeError), new_folder(path, replace=True) as folder:
+    with pytest.raises(RuntimeError), new_folder(path, replace=True) as folder:  # noqa: PT012
         (folder / "new").write_text("new")
         raise RuntimeError
     assert content(tmp_path) == ["mine", "mine/old"]
@@ -202,7 +228,13 @@ def test_text_is_utf8(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "where"),
-    [('{"a": 1,\n "b": }', ", line 2"), ("[" * 100_000, ""), ("1" * 5000, ""), ("{'a': 1}", ", line 1"), ("{", ", line 1")],
+    [
+        ('{"a": 1,\n "b": }', ", line 2"),
+        ("[" * 100_000, ""),
+        ("1" * 5000, ""),
+        ("{'a': 1}", ", line 1"),
+        ("{", ", line 1"),
+    ],
 )
 def test_bad_json_is_one_line(tmp_path, text, where):
     path = tmp_path / "a.json"
@@ -319,4 +351,3 @@ def test_damaged_archives_are_one_line(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match=rf"\A{path}: [^\n]+\Z"):
             load_npz(path)
-

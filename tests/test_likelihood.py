@@ -67,9 +67,14 @@ def gaussian_bound(schedule, v, square, dim, steps):
 def test_bound_of_gaussian_data_is_its_closed_form(schedule, steps):
     """On the centred space of three nodes in the plane, with padding: four degrees of freedom.
 
-    (A chain of one step of the flow has no finite bound: nothing of the data is left in it.) Each term is quadratic in the noise, so its mean over all signs of the six raw numbers is exact.
+    (A chain of one step of the flow has no finite bound: nothing of the data is left in it.) Each term is quadratic in
+    the noise, so its mean over all signs of the six raw numbers is exact.
     """
-    v, mask, steps = 0.6, size_mask(torch.tensor([3] * 64), 4), max(steps, 2) if schedule is SCHEDULES["flow"] else steps
+    v, mask, steps = (
+        0.6,
+        size_mask(torch.tensor([3] * 64), 4),
+        max(steps, 2) if schedule is SCHEDULES["flow"] else steps,
+    )
     signs = torch.tensor(list(itertools.product([1.0, -1.0], repeat=6))).double().reshape(64, 3, 2)
     x_0 = ZeroCenterOfMass(2).project(torch.nn.functional.pad(normal(1, 3, 2), (0, 0, 0, 1)), mask[:1]).expand(64, 4, 2)
     process = JointProcess({"x": GaussianProcess(schedule, ZeroCenterOfMass(2))})
@@ -179,7 +184,7 @@ def test_categorical_bound_of_one_token_is_its_entropy_in_any_number_of_steps():
         p = f64(0.6, 0.3, 0.1) if law[0] else f64(0.6, 0.4, 0.0)
         denoiser = AnalyticDenoiser(process, [1.0], {"c": p})
         states, total = torch.eye(3).double()[:, None], 0.0
-        for (a, k) in itertools.product(range(3), range(steps)):
+        for a, k in itertools.product(range(3), range(steps)):
             x_0, t = states[a].expand(3, 1, 3), torch.full((3,), (k + 1) / steps, dtype=torch.float64)
             q = process["c"].marginal(x_0, t).log_prob(states).exp()
             data = denoiser({"c": states}, t).data
@@ -283,7 +288,7 @@ def test_one_probe_is_exact_for_a_diagonal_jacobian_and_the_default_tolerance_go
 
 def mixture(schedule=None):
     """Two shapes of a field of three numbers, and its true log-density after the blur."""
-    schedule = schedule or Cosine()
+    schedule = schedule or Flow()
     means, stds, weights = f64([[-1.0, 0.5, 0.3]], [[0.8, -0.4, 0.0]]), f64(0.5, 0.3), f64(0.4, 0.6)
     process = JointProcess({"x": GaussianProcess(schedule, Euclidean(3))})
     denoiser = AnalyticDenoiser(process, weights, {"x": (means, stds[:, None, None])})
@@ -324,7 +329,7 @@ def test_hutchinsons_estimate_is_unbiased():
 
 def test_density_of_centred_shapes_ignores_padding_neighbours_rotation_and_order():
     space = ZeroCenterOfMass(2)
-    process = JointProcess({"x": GaussianProcess(Polynomial(), space)})
+    process = JointProcess({"x": GaussianProcess(Flow(), space)})
     shapes = normal(2, 5, 2)
     mask = size_mask(torch.tensor([5, 3, 4]), 5)
     turn, order = torch.linalg.qr(normal(2, 2)).Q, torch.tensor([2, 0, 1, 3, 4])
@@ -385,7 +390,7 @@ def test_density_of_pairs_and_of_several_fields(clock):
 
 
 def test_density_refuses_categories():
-    process, denoiser, _ = two_tokens(Cosine(), [0.5, 0.5])
+    _, denoiser, _ = two_tokens(Cosine(), [0.5, 0.5])
     with pytest.raises(ValueError, match="'c' is categorical; use variational_bound"):
         log_density(denoiser, {"c": STATES})
 
@@ -395,4 +400,6 @@ def test_bits_per_dimension():
     for width in (1.0, 2 / 256, 1 / 255):
         nats = torch.tensor([300 * math.log(256 * width)])  # minus the log-density of a uniform law on 300 numbers
         assert bits_per_dim(nats, 300, width).item() == pytest.approx(8)
-    assert bits_per_dim(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0])).tolist() == pytest.approx([2 / math.log(2)] * 2)
+    assert bits_per_dim(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0])).tolist() == pytest.approx(
+        [2 / math.log(2)] * 2
+    )

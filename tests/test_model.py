@@ -84,7 +84,7 @@ def test_saving_keeps_info_sampler_and_statistics(tmp_path):
     assert "CC0" in (tmp_path / "m" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("broken", ["safetensors.torch.save", "gendiff.model.write_json", "os.fsync", "gendiff.model.Model.card"])
+@pytest.mark.parametrize("broken", ["safetensors.torch.save", "gendiff.model.json_text", "os.fsync", "gendiff.model.Model.card"])
 def test_a_failed_save_leaves_the_old_model(model, folder, broken, monkeypatch):
     before = tree(folder.parent)
 
@@ -111,12 +111,20 @@ def test_the_model_card_says_what_strangers_must_know(model):
 # Drawing
 
 
-@pytest.mark.parametrize("sampler", [DDIM(8), DDIM(8, eta=0.7), Ancestral(8), Heun(5), DPMSolver(6)], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("hydrogens", ["implicit", "explicit"])
+STREAMS = [
+    (DDIM(6), "implicit"),
+    (Ancestral(6), "implicit"),
+    (Heun(4), "implicit"),
+    (DDIM(4, eta=0.7), "explicit"),
+    (DPMSolver(4), "explicit"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "hydrogens"), STREAMS, ids=lambda value: getattr(value, "__class__", value).__name__)
 def test_sample_i_does_not_depend_on_the_others(sampler, hydrogens):
     model = raw(examples.model(hydrogens))
-    whole = model.sample(30, sampler=sampler, seed=5)
-    for n, batch_size in ((30, 4), (30, 11), (9, 256), (3, 1)):
+    whole = model.sample(20, sampler=sampler, seed=5)
+    for n, batch_size in ((20, 7), (9, 256), (3, 1)):
         for mine, theirs in zip(model.sample(n, sampler=sampler, seed=5, batch_size=batch_size), whole, strict=False):
             np.testing.assert_array_equal(mine[0], theirs[0])
             np.testing.assert_allclose(mine[1], theirs[1], rtol=0, atol=1e-4)
@@ -204,9 +212,15 @@ def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
 
 def test_steps_change_the_sampler_and_nothing_else_of_it(model):
     model.sampler = DDIM(30, "log_snr", eta=0.25)
-    chosen = model.with_steps(7)
+    chosen = model.tuned(7)
     assert (chosen.steps, chosen.grid, chosen.eta) == (7, "log_snr", 0.25)
-    assert model.with_steps(None) is model.sampler
+    assert model.tuned() is model.sampler
+    assert model.tuned(temperature=0.5).temperature == 0.5
+    with pytest.raises(UserError, match="temperature"):
+        model.tuned(temperature=2.0)
+    model.sampler = DPMSolver(30)
+    with pytest.raises(UserError, match="DPMSolver of this model has none"):
+        model.tuned(temperature=0.5)
 
 
 def test_progress_counts_every_step_of_every_batch(model):

@@ -1,6 +1,7 @@
 """Losses: exact expectations by quadrature, conversions between weightings, and invariances.
 
-A squared error is quadratic in the data and the noise, so the mean over x_0 = +-sqrt(v) and noise = +-1 is its exact expectation.
+A squared error is quadratic in the data and the noise, so its mean over x_0 = +-sqrt(v) and noise = +-1 is its exact
+expectation.
 """
 
 import math
@@ -175,7 +176,9 @@ def test_targets_keep_their_digits_near_the_data(row):
         objective = Objective(times=lambda random: torch.full((1,), 1e-6, dtype=dtype))  # noqa: B023
         x = torch.tensor([[[0.3], [-1.2]]], dtype=dtype)
         noise = Given(torch.tensor([[[0.7], [0.4]]], dtype=dtype))
-        losses.append(objective(plain(Linear(), row, 1.0, Half()), {"x": x}, torch.ones(1, 2).bool(), None, noise)[0].item())
+        losses.append(
+            objective(plain(Linear(), row, 1.0, Half()), {"x": x}, torch.ones(1, 2).bool(), None, noise)[0].item()
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -204,7 +207,9 @@ class Molecules(nn.Module):
         difference = position[:, :, None] - position[:, None]
         weight = torch.exp(-(difference**2).sum(-1, keepdim=True)) * real[:, :, None] * real[:, None]
         degree = weight.sum(2) * real
-        change = (weight * difference * (element @ self.a)[:, None, :, None]).sum(2) + noise_level[:, :1, None] * position
+        change = (weight * difference * (element @ self.a)[:, None, :, None]).sum(2) + noise_level[
+            :, :1, None
+        ] * position
         if condition is not None:
             degree = degree + torch.nan_to_num(condition["y"])[:, None, None]
         return {"position": self.b * change, "element": (element + degree) * self.a}
@@ -280,6 +285,22 @@ def test_the_loss_is_per_degree_of_freedom():
     assert torch.allclose(loss, torch.ones(2).double())
 
 
+def test_what_a_network_says_outside_the_space_costs_nothing():
+    """A common shift of all nodes, and junk at padding."""
+
+    class Shifted(Molecules):
+        def forward(self, x, noise_level, mask, condition):
+            output = super().forward(x, noise_level, mask, condition)
+            junk = torch.where(mask[..., None], 5.0, torch.randn(3).double())
+            return {"position": output["position"] + junk, "element": output["element"] + junk * ~mask[..., None]}
+
+    x_0, mask = batch()
+    loss, _ = Objective()(molecules(), x_0, mask, None, Random(0, 3))
+    shifted = molecules()
+    shifted.network = Shifted()
+    assert torch.allclose(Objective()(shifted, x_0, mask, None, Random(0, 3))[0], loss, rtol=1e-10)
+
+
 def test_cross_entropy_of_categories():
     logits = torch.randn(2, 3, 4).double()
 
@@ -318,7 +339,9 @@ def test_bound_is_an_unbiased_estimate_of_the_variational_bound(steps):
     signs = torch.tensor([1.0, -1.0]).double().repeat(steps)[:, None, None].expand(n, 1, 2)
     uniform = ((torch.arange(n) // 2).double() + 0.5) / steps
     loss, parts = Bound(steps)(exact, x_0, mask, None, Given(signs, uniform))
-    whole = variational_bound(exact, {"x": x_0["x"][:2]}, mask[:2], random=Given(signs[:2]), steps=steps)["total"].mean()
+    whole = variational_bound(exact, {"x": x_0["x"][:2]}, mask[:2], random=Given(signs[:2]), steps=steps)[
+        "total"
+    ].mean()
     assert loss.mean().item() * 2 == pytest.approx(whole.item(), rel=1e-10)
     assert parts["x"].mean().item() == pytest.approx(whole.item(), rel=1e-10)
 

@@ -54,7 +54,9 @@ def test_independence(index):
     a, b = a.double().flatten(), b.double().flatten()
     for f, g in ((a, b), (a**2 - 1, b**2 - 1), (a**2 - 1, b)):
         assert abs((f * g).mean()) < 4.5 * (f.std() * g.std()) / len(a) ** 0.5, name
-    cells = torch.histogramdd(torch.stack([torch.special.ndtr(a), torch.special.ndtr(b)], 1), [8, 8], range=[0, 1, 0, 1])
+    cells = torch.histogramdd(
+        torch.stack([torch.special.ndtr(a), torch.special.ndtr(b)], 1), [8, 8], range=[0, 1, 0, 1]
+    )
     assert stats.chisquare(cells.hist.flatten()).pvalue > 1e-3, name
 
 

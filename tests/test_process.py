@@ -152,7 +152,11 @@ def test_gaussian_prior():
 
 @scheduled
 def test_gaussian_reconstruction(schedule):
-    process, x_0, data = GaussianProcess(schedule, Euclidean(2)), torch.randn(3, 4, 2).double(), torch.randn(3, 4, 2).double()
+    process, x_0, data = (
+        GaussianProcess(schedule, Euclidean(2)),
+        torch.randn(3, 4, 2).double(),
+        torch.randn(3, 4, 2).double(),
+    )
     t = f64(0.001, 0.01, 0.5)
     std = (schedule.sigma(t) / schedule.alpha(t))[:, None, None]
     expected = -torch.distributions.Normal(data, std).log_prob(x_0).sum((1, 2))
@@ -293,7 +297,7 @@ def test_categorical_states_are_zero_at_padding_and_symmetric_for_pairs():
         for x in (prior, state, law.sample(noise)):
             assert torch.equal(x, space.project(x, mask))
             assert sorted(x.unique().tolist()) == [0, 1]
-            assert torch.equal(x.sum((-1)).flatten(1).sum(1) / (2 if space.kind == "pair" else 1), space.count(mask, x))
+            assert torch.equal(x.sum(-1).flatten(1).sum(1) / (2 if space.kind == "pair" else 1), space.count(mask, x))
 
 
 def test_categorical_log_prob_is_over_what_is_real():
@@ -354,7 +358,9 @@ def test_each_field_has_its_own_process():
 def test_the_clock():
     assert joint().clock == "position"
     assert joint(clock="charge").clock == "charge"
-    assert joint(clock="charge").schedule is joint()["charge"].schedule or isinstance(joint(clock="charge").schedule, Polynomial)
+    assert joint(clock="charge").schedule is joint()["charge"].schedule or isinstance(
+        joint(clock="charge").schedule, Polynomial
+    )
     only = JointProcess({"c": CategoricalProcess(Linear(), [1.0], Euclidean(1))})
     assert only.clock == "c"
     with pytest.raises(ValueError, match="clock 'time' is not one of the fields"):
@@ -388,7 +394,12 @@ def test_the_interface_names_what_is_missing():
     process = Process(Linear(), Euclidean(1))
     for name in ("prior", "marginal", "transition", "posterior", "kl", "prior_kl", "reconstruction"):
         with pytest.raises(NotImplementedError, match=f"must define {name}"):
-            getattr(process, name)(*[None] * SimpleNamespace(prior=1, prior_kl=1, marginal=2, transition=3, reconstruction=3, posterior=4, kl=5).__dict__[name])
+            getattr(process, name)(
+                *[None]
+                * SimpleNamespace(
+                    prior=1, prior_kl=1, marginal=2, transition=3, reconstruction=3, posterior=4, kl=5
+                ).__dict__[name]
+            )
 
 
 def test_entropy_of_the_stationary_law_is_the_end_of_the_chain():

@@ -58,7 +58,9 @@ def test_order(problem, step, order):
 def test_order_of_rk45(problem):
     """With a tolerance that accepts everything its three steps scale with the interval: a local error of order 6."""
     sizes = [0.8 * 0.7**k for k in range(5)]
-    errors = [error(rk45(problem.slope, problem.exact(0.3), 0.3, 0.3 + h, 1e9, 1e9), problem.exact(0.3 + h)) for h in sizes]
+    errors = [
+        error(rk45(problem.slope, problem.exact(0.3), 0.3, 0.3 + h, 1e9, 1e9), problem.exact(0.3 + h)) for h in sizes
+    ]
     assert slope_of(errors, sizes) == pytest.approx(6, abs=0.35)
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gendiff import __version__
 from gendiff.files import UserError
@@ -34,6 +35,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 well, 1 for a mistake in the data, 2 for one on the command line, 130 for Ctrl-C."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give their core away; must be set before torch loads
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()  # so that a reader that has gone away is met here
+        return status
+    except UserError as error:
+        return _fail(str(error), error.status)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(f"{error.filename or 'gendiff'}: {(error.strerror or str(error)).lower()}", 1)
+    except Exception as error:
+        if os.environ.get("GENDIFF_DEBUG"):
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error} (GENDIFF_DEBUG=1 shows where; please report it)", 1)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
@@ -43,21 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         return _fail(f"unknown command {name!r}; there are: {', '.join(COMMANDS)}", 2)
-    try:
+    with suppress(SystemExit):  # the end of --help and --print_config
         return importlib.import_module(f"gendiff.cli.{name}").main(rest) or 0
-    except UserError as error:
-        return _fail(str(error), error.status)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        return _fail(f"{error.filename or name}: {(error.strerror or str(error)).lower()}", 1)
-    except Exception as error:
-        if os.environ.get("GENDIFF_DEBUG"):
-            raise
-        return _fail(f"unexpected {type(error).__name__}: {error} (GENDIFF_DEBUG=1 shows where; please report it)", 1)
+    return 0
 
 
 def _fail(message: str, status: int) -> int:

@@ -15,7 +15,7 @@ from gendiff.files import UserError, write_json
 DATA = {"molecules": "small-molecules"}
 """Built-in set of each modality that has a demo."""
 
-LEARNING_RATE, BATCH = 8e-3, 64
+LEARNING_RATE, BATCH = 2e-3, 64
 
 
 def build_parser() -> ArgumentParser:
@@ -29,7 +29,7 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-STEPS = 6000
+STEPS = 5000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     trained = time.monotonic() - begin
     drawn = model.draw(args.number, seed=args.seed, progress=step_bar("sampling"))
     sampled = time.monotonic() - begin - trained
-    write_samples(model, drawn, out / "molecules.sdf", out / "run", seed=args.seed, steps=None, seconds=sampled)
+    write_samples(model, drawn, out / "molecules.sdf", out / "run", seed=args.seed, sampler=model.sampler, seconds=sampled)
     model.modality.draw(drawn.records, out / "molecules.png", columns=10)
     generated, _ = Molecules.read([out / "molecules.sdf"], on_error="skip", strict=False, embed=False, fragments="keep")
     table = Molecules.evaluate(generated, training, hydrogens="implicit", seed=args.seed)

@@ -8,9 +8,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.parsing import UsageError, parse, parser, say
+from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import read_sidecar
-from gendiff.files import write_json
+from gendiff.files import check_target, write_json
 from gendiff.modality import find_modality
 
 
@@ -21,12 +21,12 @@ def build_parser() -> ArgumentParser:
     p.add_argument("--reference", type=str, nargs="+", required=True, help="real examples")
     p.add_argument("--training", type=str, nargs="+", default=None, help="training examples, against which novelty is judged (default: the reference)")
     p.add_argument("--modality", type=str | None, default=None, help="what the files hold (default: what the .json beside the samples says, or molecules)")
-    p.add_argument("--hydrogens", type=str, default="auto", help="protocol: explicit or implicit (default: as the model that made the samples)")
-    p.add_argument("--rule", type=str, default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
+    p.add_argument("--hydrogens", choices=("auto", "explicit", "implicit"), default="auto", help="protocol: explicit or implicit (default: as the model that made the samples)")
+    p.add_argument("--rule", choices=("lookup", "rdkit"), default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
     p.add_argument("--no-strain", action="store_true", help="leave out the MMFF strain, the slow part")
-    p.add_argument("--on-error", type=str, default="stop", help="at a record that cannot be read: stop, or skip it (it is then not counted)")
+    p.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a record that cannot be read: stop, or skip it (it is then not counted)")
     p.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
-    p.add_argument("--json", type=str | None, default=None, help="also write the table to this file")
+    p.add_argument("--json", type=str | None, default=None, help="also write the table to this .json file")
     return p
 
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     args = parse(build_parser(), argv)
     sidecar = read_sidecar(args.generated)
     kind: Any = find_modality(args.modality or sidecar.get("modality") or "molecules")
-    if args.hydrogens not in ("auto", "explicit", "implicit"):
-        raise UsageError(f"--hydrogens must be auto, explicit or implicit, got {args.hydrogens!r}")
+    if args.json:
+        check_target(args.json, (".json",))
     generated, _ = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
     reference, report = kind.read(args.reference, on_error=args.on_error)
     training = kind.read(args.training, on_error=args.on_error)[0] if args.training else None

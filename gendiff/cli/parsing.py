@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -37,15 +38,23 @@ def parse(command: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(_one_line(noise.getvalue()) + f"; see {command.prog} --help") from None
+        message = noise.getvalue()
     except Exception as error:
-        raise UsageError(_one_line(str(error)) + f"; see {command.prog} --help") from None
+        message = str(error)
+    raise UsageError(f"{_one_line(message, _config_file(argv))}; see {command.prog} --help")
 
 
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("usage:", "tip:"))]
-    line = re.sub(r"^error:\s*", "", " ".join(lines))
-    return line[:400] or "the command line cannot be understood"
+def _config_file(argv: Sequence[str]) -> str:
+    """Return the last file of options that is named, or ""."""
+    pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*argv, ""])]
+    return next((file for option, file in reversed(pairs) if option == "--config"), "")
+
+
+def _one_line(text: str, config: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    line = re.sub(r"^error:\s*", "", " ".join(line for line in lines if line and not line.startswith(("usage:", "tip:"))))
+    line = line.replace("<unicode string>", config)[:400] or "the command line cannot be understood"
+    return f"{config}: {line}" if "config" in line and config not in line else line
 
 
 def file_list(parser_: ArgumentParser, help_text: str, name: str = "files") -> None:

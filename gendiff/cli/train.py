@@ -31,17 +31,17 @@ def build_parser() -> ArgumentParser:
     p.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
     p.add_argument("--previews", type=int, default=3, help="pictures drawn on the way")
     p.add_argument("--checkpoint-every", type=int, default=1000, help="steps between checkpoints; a minute without one brings one too")
-    p.add_argument("--on-error", type=str, default="stop", help="at a bad record: stop, or skip it and count it")
-    p.add_argument("--hydrogens", type=str, default="auto", help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type")
-    p.add_argument("--rule", type=str, default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
-    p.add_argument("--fragments", type=str, default="largest", help="of salts and mixtures: largest fragment, keep all, or refuse the record")
-    p.add_argument("--split", type=str | None, default=None, help="use only the part train or valid of .npz files that have one")
+    p.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it")
+    p.add_argument("--hydrogens", choices=("auto", "explicit", "implicit"), default="auto", help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type")
+    p.add_argument("--rule", choices=("lookup", "rdkit"), default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
+    p.add_argument("--fragments", choices=("largest", "keep", "refuse"), default="largest", help="of salts and mixtures: largest fragment, keep all, or refuse the record")
+    p.add_argument("--split", choices=("train", "valid"), default=None, help="use only the part train or valid of .npz files that have one")
     p.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
     p.set_defaults({"trainer.gradient_clip_val": 1.0, "trainer.devices": 1, "trainer.num_sanity_val_steps": 0, "trainer.use_distributed_sampler": False})
     return p
 
 
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 2e-3
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,9 +50,6 @@ def main(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if not args.files and not args.resume:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
-    for name, known in (("hydrogens", ("auto", "explicit", "implicit")), ("rule", ("lookup", "rdkit")), ("fragments", ("largest", "keep", "refuse")), ("split", (None, "train", "valid"))):
-        if args[name] not in known:
-            raise UsageError(f"--{name} must be one of {', '.join(str(word) for word in known if word)}, got {args[name]!r}")
     from gendiff.train import train
 
     options: dict[str, Any] = {name: args[name] for name in ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "checkpoint_every", "resume", "on_error")}

@@ -62,7 +62,7 @@ class Replacement:
 
     def finish(self, x: State, process: JointProcess, mask: Tensor | None) -> State:
         """Return the sample in the frame of the known entries, which are copied exactly."""
-        restored = {
-            name: process[name].space.restore(x[name], known, self._keep(name)) for name, known in self.known.items()
-        }
-        return {**x, **restored}
+        result = dict(x)
+        for name, known in self.known.items():
+            result[name] = process[name].space.restore(x[name], known, self._keep(name), mask)
+        return result

@@ -74,7 +74,7 @@ class Keeper(Callback):
     def __init__(self, folder: Path, model: Model, averages: AveragedWeights, every: int = 1000, seconds: float = 60.0):
         self.folder, self.model, self.averages = folder, model, averages
         self.every, self.seconds = every, seconds
-        self.interrupted = False
+        self.interrupted = self.saved = False
         self._last_time, self._last_step = time.monotonic(), -1
 
     @contextmanager
@@ -133,6 +133,7 @@ class Keeper(Callback):
         if trainer.is_global_zero:
             with self.averages.applied(self.model.denoiser):
                 self.model.save(self.folder / "model")
+        self.saved = True
         path = self.folder / "checkpoints" / "last.ckpt"
         part = path.with_name(".last.ckpt.part")
         try:

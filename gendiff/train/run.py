@@ -166,9 +166,9 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
     parameters = sum(p.numel() for p in denoiser.parameters())
     each = _seconds_per_step(task, data, settings["batch_size"], device) * accumulate
     expected = min(steps * each if steps else math.inf, seconds or math.inf)
-    length = " or ".join([f"{steps:,} steps"] * bool(steps) + [f"{seconds or 0:,.0f} s"] * bool(seconds))
+    bounds = (f"{steps:,} steps" if steps else "", f"{seconds:,.0f} s" if seconds else "")
     say(
-        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {length} "
+        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {' or '.join(filter(None, bounds))} "
         f"of {settings['batch_size']} on {device}: about {_human(expected)}"
     )
     averages = AveragedWeights(settings["average"])
@@ -205,6 +205,10 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
         except KeyboardInterrupt:
             say(f"interrupted at step {trainer.global_step:,}; go on with --resume")
             raise
+        except Exception:
+            if not (started or keeper.saved):
+                shutil.rmtree(folder, ignore_errors=True)  # nothing in it that anyone could use
+            raise
     say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
     return load(folder / "model") if trainer.is_global_zero else model
 
@@ -226,8 +230,9 @@ def _check_checkpoint(path: Path, task: DiffusionTask) -> None:
     check_file(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {name: value.shape for name, value in checkpoint["current_model_state"].items()}
-        sound = shapes == {name: value.shape for name, value in task.state_dict().items()}
+        shapes = {name: value.shape for name, value in task.state_dict().items()}
+        parts = (checkpoint["state_dict"], checkpoint["current_model_state"])
+        sound = all({name: value.shape for name, value in part.items()} == shapes for part in parts)
     except Exception:  # torch and zipfile raise many kinds at damaged or hostile bytes
         sound = False
     if not sound:

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -43,7 +44,6 @@ def after(k, original, last_act=None):
 
 
 def child(crash, options, report) -> None:
-    torch.set_num_threads(1)
     kind, k = crash or (None, None)
     step, first = DiffusionTask.training_step, []
 
@@ -113,6 +113,9 @@ def serve(job):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:  # what is loaded on first use need not be loaded by every child
+        train("molecules", sys.argv[1:], folder, steps=1, previews=0, say=None)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(serve(json.loads(line))), flush=True)

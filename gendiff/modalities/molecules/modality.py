@@ -17,7 +17,7 @@ from gendiff.modalities.molecules.encode import from_state, to_ragged
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.modality import PRESETS, Modality
 from gendiff.nn.egnn import EGNN
-from gendiff.objective import Objective
+from gendiff.objective import Objective, Power
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Sampler
@@ -141,7 +141,7 @@ class Molecules(Modality):
         scalars = {"element": len(self.elements)}
         if len(self.charges) > 1:
             scalars["charge"] = len(self.charges)
-        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0, distance_features=16)
+        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0, distance_features=32, distance_range=4.0)
 
     def denoiser(self, preset: str = "small") -> Denoiser:
         """Return the default: Karras' preconditioning of positions, cross-entropy of elements, on straight paths."""
@@ -152,10 +152,10 @@ class Molecules(Modality):
         return Denoiser(self.network(preset), self.process(), rows, scale)
 
     def objective(self) -> Objective:  # noqa: D102
-        return Objective("network", {"element": 0.5, "charge": 0.5})
+        return Objective("network", {"element": 0.5, "charge": 0.5}, Power(1.5))
 
     def sampler(self) -> Sampler:  # noqa: D102
-        return Ancestral(100)
+        return Ancestral(200, "quadratic", temperature=0.5)
 
     def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:  # noqa: D102
         return self.size_model.sample(random, low, high)

@@ -1,0 +1,340 @@
+"""The command: the user's path on every format, and every option explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import examples
+import numpy as np
+import pytest
+import yaml
+from rdkit import Chem
+
+from gendiff import __version__, load
+from gendiff.cli import COMMANDS
+from gendiff.data import manifest
+from gendiff.files import sha256
+from gendiff.modalities.molecules.modality import Molecules
+
+QUICK = ("--steps", 2, "--batch-size", 8, "--previews", 0)
+
+
+def mols(path):
+    return list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
+
+
+# The front door
+
+
+def test_overview(gendiff):
+    for words in (["--help"], ["-h"], ["help"], []):
+        result = gendiff(*words)
+        assert result.status == (0 if words else 2)
+        assert all(name in result.out for name in COMMANDS)
+    assert gendiff("--version").out == f"gendiff {__version__}\n"
+    assert gendiff("--version").status == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option_with_its_default(gendiff, command):
+    result = gendiff(command, "--help")
+    assert result.status == 0
+    assert result.err == ""
+    entries = re.split(r"\n  (?=-)", result.out.split("\noptions:")[1])[1:]
+    for entry in entries:
+        option, text = entry.split()[0], " ".join(entry.split())
+        if option in ("-h,", "--config", "--print_config", "--trainer") or option.endswith(".help"):
+            continue
+        assert re.search(r"\((required|(type: [^()]*, )?default: [^()]+)", text), text
+        assert len(re.sub(r"\((required|type|default).*", "", text).split()) > 2, f"{option} is not explained"
+
+
+def test_help_of_training_names_lightnings_options(gendiff):
+    text = gendiff("train", "--help").out
+    for name in ("max_epochs", "accelerator", "devices", "precision", "accumulate_grad_batches", "gradient_clip_val", "strategy"):
+        assert f"--trainer.{name}" in text
+    for name in ("logger", "callbacks", "enable_progress_bar", "default_root_dir"):  # gendiff's own affair
+        assert f"--trainer.{name} " not in text
+
+
+# The user's path
+
+
+@pytest.mark.parametrize("suffix", examples.FORMATS)
+def test_the_path_from_examples_to_metrics(gendiff, tmp_path, suffix):
+    path, run = examples.write(tmp_path / f"examples{suffix}"), tmp_path / "runs" / "mine"
+    trained = gendiff("train", "molecules", path, "--out", run, *QUICK)
+    assert trained.status == 0, trained.err
+    assert trained.out.startswith(f"read 40 molecules from examples{suffix}: C ")
+    assert "about" in trained.out
+    for name in ("new.sdf", "new.xyz", "new.npz"):
+        sampled = gendiff("sample", run, "-n", 12, "-o", tmp_path / name, "--steps", 4, "--seed", 3)
+        assert (sampled.status, sampled.err) == (0, "")
+        assert sampled.out.startswith("12 molecules in ")
+        measured = gendiff("evaluate", tmp_path / name, "--reference", path, "--no-strain", "--json", tmp_path / "table.json")
+        assert (measured.status, measured.err) == (0, "")
+        table = json.loads((tmp_path / "table.json").read_text())
+        assert "valid" in measured.out
+        assert table
+    sidecar = json.loads((tmp_path / "new.json").read_text())
+    assert sidecar["hydrogens"] == ("explicit" if suffix == ".xyz" else "implicit")
+    assert len(mols(tmp_path / "new.sdf")) == 12
+
+
+def test_several_files_of_several_formats(gendiff, tmp_path):
+    paths = [examples.write(tmp_path / f"{k}{suffix}", 10) for k, suffix in enumerate(examples.FORMATS)]
+    result = gendiff("train", "molecules", *paths, "--out", tmp_path / "run", "--hydrogens", "implicit", *QUICK)
+    assert result.status == 0, result.err
+    assert "read 40 molecules from 4 files" in result.out
+    assert "duplicates" in result.out
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["sha256"] == {str(path): sha256(path) for path in paths}
+
+
+def test_what_is_written_says_how_it_was_made(gendiff, tmp_path):
+    run = examples.run()
+    result = gendiff("sample", run, "-n", 15, "-o", tmp_path / "a" / "b" / "new.sdf", "--steps", 7, "--seed", 11, "--atoms", "3-4")
+    assert result.status == 0, result.err
+    path = tmp_path / "a" / "b" / "new.sdf"
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    expected = {
+        "made": "samples",
+        "gendiff": __version__,
+        "modality": "molecules",
+        "file": "new.sdf",
+        "sha256": sha256(path),
+        "model": str(run),
+        "weights_sha256": sha256(run / "model" / "model.safetensors"),
+        "number": 15,
+        "drawn": 15,
+        "seed": 11,
+        "only": [],
+        "atoms": [3, 4],
+        "device": "cpu",
+        "hydrogens": "implicit",
+        "rule": "lookup",
+    }
+    assert {name: sidecar[name] for name in expected} == expected
+    assert sidecar["sampler"]["steps"] == 7
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", sidecar["date"])
+    for index, mol in enumerate(mols(path)):
+        assert (mol.GetProp("model"), mol.GetProp("seed"), mol.GetProp("index")) == ("run", "11", str(index))
+        assert 3 <= mol.GetNumHeavyAtoms() <= 4
+        if mol.GetProp("valid") == "true":
+            assert Chem.MolFromSmiles(mol.GetProp("SMILES")) is not None
+            assert all(np.isfinite(float(mol.GetProp(name))) for name in ("QED", "logP", "MW"))
+        else:
+            assert mol.GetProp("reason")
+
+
+def test_the_same_words_give_the_same_samples(gendiff, tmp_path):
+    words = ("sample", examples.run(), "-n", 10, "--steps", 5, "--seed", 2)
+    for name, more in {"a": (), "b": ("--batch-size", 3), "c": ("--seed", 4)}.items():
+        assert gendiff(*words, "-o", tmp_path / f"{name}.xyz", *more).status == 0
+    read = {name: Molecules.read([tmp_path / f"{name}.xyz"])[0] for name in "abc"}
+    np.testing.assert_allclose(read["a"].positions, read["b"].positions, atol=1e-4)
+    assert not np.array_equal(read["a"].num_atoms, read["c"].num_atoms) or not np.allclose(
+        read["a"].positions, read["c"].positions, atol=1e-2
+    )
+
+
+def test_only_what_is_wanted(gendiff, tmp_path):
+    run, path = examples.run(), tmp_path / "new.sdf"
+    result = gendiff("sample", run, "-n", 8, "-o", path, "--steps", 10, "--only", "valid,connected,new")
+    assert result.status == 0, result.err
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    rate = 100 * 8 / sidecar["drawn"]
+    assert f"{rate:.1f} % of {sidecar['drawn']:,} drawn are valid and connected and new" in result.out
+    assert sidecar["only"] == ["valid", "connected", "new"]
+    for mol in mols(path):
+        assert (mol.GetProp("valid"), mol.GetProp("connected")) == ("true", "true")
+        assert Chem.CanonSmiles(mol.GetProp("SMILES"), useChiral=False) not in examples.SMILES
+    indices = [int(mol.GetProp("index")) for mol in mols(path)]
+    assert indices == sorted(indices)
+    assert indices[-1] == sidecar["drawn"] - 1
+
+
+def test_a_smiles_list_holds_the_valid_ones(gendiff, tmp_path):
+    words = ("sample", examples.run(), "-n", 20, "--steps", 10)
+    assert gendiff(*words, "-o", tmp_path / "new.smi").status == 0
+    assert gendiff(*words, "-o", tmp_path / "new.sdf").status == 0
+    valid = [mol.GetProp("SMILES") for mol in mols(tmp_path / "new.sdf") if mol.GetProp("valid") == "true"]
+    assert [line.split()[0] for line in (tmp_path / "new.smi").read_text().splitlines()] == valid
+    assert 0 < len(valid) < 20
+
+
+def test_new_is_judged_against_a_reference_where_the_run_is_far(gendiff, tmp_path):
+    model, known = examples.run() / "model", examples.write(tmp_path / "known.smi")
+    load(model).save(tmp_path / "alone")
+    words = ("sample", tmp_path / "alone", "-n", 2, "--steps", 5, "--only", "new", "-o", tmp_path / "new.sdf")
+    result = gendiff(*words)
+    assert result.status == 1
+    assert "name them with --reference FILE" in result.err
+    assert gendiff(*words, "--reference", known, known).status == 0
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("3", {3}), ("3-3", {3}), ("-2", {2}), ("4-", {4}), ("2-3", {2, 3}), (" 3 - 4 ", {3, 4})])
+def test_atoms(gendiff, tmp_path, text, sizes):
+    words = ("sample", examples.run(), "-n", 20, "--steps", 1, "-o", tmp_path / "new.npz", "--atoms", text)
+    assert gendiff(*words).status == 0
+    drawn, _ = Molecules.read([tmp_path / "new.npz"], strict=False, fragments="keep")
+    assert set(drawn.num_heavy.tolist()) == sizes
+
+
+def test_resume(gendiff, tmp_path):
+    path = examples.write(tmp_path / "a.sdf")
+    words = ("train", "molecules", path, "--out", tmp_path / "run", *QUICK)
+    assert gendiff(*words).status == 0
+    again = gendiff(*words)
+    assert again.status == 1
+    assert "add --resume" in again.err
+    result = gendiff("train", "molecules", "--out", tmp_path / "run", "--resume")
+    assert result.status == 0, result.err
+    assert "trained 2 steps" in result.out
+
+
+# Options: of ours, of Lightning, of a YAML file
+
+
+def test_lightnings_options_by_name(gendiff, tmp_path):
+    path = examples.write(tmp_path / "a.sdf")
+    words = ("--trainer.max_epochs", 1, "--trainer.accelerator", "cpu", "--trainer.accumulate_grad_batches", 2, "--previews", 0)
+    result = gendiff("train", "molecules", path, "--out", tmp_path / "run", "--batch-size", 8, *words)
+    assert result.status == 0, result.err
+    assert "trained 2 steps" in result.out
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["trainer"] == {"max_epochs": 1, "accelerator": "cpu", "accumulate_grad_batches": 2}
+
+
+def test_a_yaml_file_of_options(gendiff, tmp_path):
+    path = examples.write(tmp_path / "a.sdf")
+    (tmp_path / "options.yaml").write_text(
+        yaml.safe_dump({"steps": 3, "batch_size": 8, "previews": 0, "seed": 5, "trainer": {"gradient_clip_val": 0.5}})
+    )
+    words = ("train", "molecules", path, "--config", tmp_path / "options.yaml")
+    assert gendiff(*words, "--out", tmp_path / "a").status == 0
+    assert gendiff(*words, "--out", tmp_path / "b", "--seed", 6).status == 0
+    a, b = (yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in "ab")
+    assert (a["steps"], a["seed"], a["trainer"]) == (3, 5, {"gradient_clip_val": 0.5})
+    assert (b["steps"], b["seed"]) == (3, 6)  # the command line has the last word
+
+
+def test_print_config_is_a_config(gendiff, tmp_path, monkeypatch):
+    words = ("train", "molecules", "a.sdf", "--out", tmp_path / "run", "--steps", 5, "--trainer.max_epochs", 2)
+    first = gendiff(*words, "--print_config")
+    assert first.status == 0
+    settings = yaml.safe_load(first.out)
+    assert (settings["modality"], settings["files"], settings["steps"]) == ("molecules", ["a.sdf"], 5)
+    assert settings["trainer"]["max_epochs"] == 2
+    (tmp_path / "all.yaml").write_text(first.out)
+    assert not (tmp_path / "run").exists()
+    examples.write(tmp_path / "a.sdf", 8)
+    monkeypatch.chdir(tmp_path)
+    result = gendiff("train", "--config", tmp_path / "all.yaml", "--previews", 0)
+    assert result.status == 0, result.err
+    assert load(tmp_path / "run").info["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_other_commands_take_a_yaml_file_too(gendiff, tmp_path, command):
+    examples.write(tmp_path / "a.sdf")
+    options = {
+        "sample": {"model": str(examples.run()), "number": 3, "output": str(tmp_path / "new.sdf"), "steps": 2},
+        "evaluate": {"generated": str(tmp_path / "a.sdf"), "reference": [str(tmp_path / "a.sdf")], "no_strain": True},
+    }[command]
+    (tmp_path / "options.yaml").write_text(yaml.safe_dump(options))
+    result = gendiff(command, "--config", tmp_path / "options.yaml")
+    assert result.status == 0, result.err
+
+
+# Smaller commands
+
+
+def test_data(gendiff, tmp_path):
+    listed = gendiff("data", "list")
+    assert listed.status == 0
+    assert all(name in listed.out for name in manifest())
+    info = gendiff("data", "info", "small-molecules")
+    assert info.status == 0
+    assert manifest()["small-molecules"]["sha256"] in info.out
+
+
+def test_built_in_data_in_a_format_of_the_user(gendiff, tmp_path):
+    result = gendiff("data", "get", "small-molecules", "-o", tmp_path / "a.smi")
+    assert result.status == 0, result.err
+    lines = (tmp_path / "a.smi").read_text().splitlines()
+    assert len(lines) >= 3000
+    assert all(Chem.MolFromSmiles(line.split()[0]) for line in lines[::100])
+
+
+def test_doctor(gendiff):
+    result = gendiff("doctor")
+    assert result.status == 0, result.err
+    for word in ("gendiff", "torch", "rdkit", "CPU", "molecules", "all is well"):
+        assert word in result.out
+
+
+def test_doctor_finds_what_is_missing(gendiff, monkeypatch):
+    from importlib import metadata
+
+    from gendiff.cli import doctor
+
+    def version(name):
+        if name == "e3nn":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(doctor, "version", version)
+    result = gendiff("doctor")
+    assert result.status == 1
+    assert result.err == "gendiff: error: e3nn is missing: pip install e3nn\n"
+
+
+# As a real process
+
+
+def command(*words, **options):
+    code = "import sys; from gendiff.cli import main; sys.exit(main())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_ctrl_c_leaves_a_usable_run(tmp_path):
+    path, run = examples.write(tmp_path / "a.sdf"), tmp_path / "run"
+    options = ("--steps", 100_000, "--batch-size", 8, "--previews", 0, "--checkpoint-every", 2)
+    process = command("train", "molecules", path, "--out", run, *options)
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with --resume" in out
+    assert err.splitlines()[-1] == "gendiff: error: interrupted"
+    assert "Traceback" not in err
+    assert len(load(run).sample(2, steps=2)) == 2
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["data", "list"]], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(words):
+    process = command(*words)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) in (0, 141)
+    assert err == ""

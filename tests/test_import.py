@@ -1,0 +1,78 @@
+"""`import gendiff` is cheap, and every public name is there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gendiff
+
+ROOT = Path(__file__).parents[1]
+HEAVY = [
+    "rdkit",
+    "pytorch_lightning",
+    "matplotlib",
+    "torch_geometric",
+    "scipy",
+    "e3nn",
+    "sklearn",
+    "jsonargparse",
+    "PIL",
+]
+CORE = [
+    "ops",
+    "files",
+    "solve",
+    "config",
+    "schedule",
+    "space",
+    "nn",
+    "process",
+    "denoise",
+    "objective",
+    "sample",
+    "guide",
+]
+
+
+def fresh(code: str) -> object:
+    """Run code in a new interpreter and return what it leaves in `result`."""
+    code = f"import json, sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}\nprint(json.dumps(result))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("modules", [[], [*CORE, "likelihood"]], ids=["package", "core"])
+def test_import_loads_nothing_heavy(modules):
+    lines = "\n".join(["import gendiff", *(f"import gendiff.{name}" for name in modules)])
+    loaded = fresh(f"{lines}\nresult = [name for name in {HEAVY} if name in sys.modules]")
+    assert loaded == []
+
+
+def test_every_public_name_is_there_whatever_was_loaded_before():
+    """Also after all rooms are loaded, when Python has bound each room to its name."""
+    kinds = fresh(
+        """
+import importlib, pkgutil, types, gendiff
+def kinds():
+    return {name: callable(getattr(gendiff, name)) for name in gendiff.__all__}
+first = kinds()
+for module in pkgutil.walk_packages(gendiff.__path__, "gendiff."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+result = [first, kinds(), gendiff.Model is gendiff.model.Model, sorted(gendiff.__all__) == sorted(dir(gendiff))]
+"""
+    )
+    expected = {name: name != "__version__" for name in gendiff.__all__}
+    assert kinds == [expected, expected, True, True]
+
+
+def test_names_that_are_not_there():
+    assert {"load", "train", "Model", "Denoiser", "DDIM", "Modality", "log_density"} <= set(gendiff.__all__)
+    with pytest.raises(AttributeError, match="module 'gendiff' has no attribute 'Diffusion'"):
+        gendiff.Diffusion  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from gendiff import Diffusion")
