@@ -1,8 +1,8 @@
 """Objects to JSON and back, without trusting the JSON.
 
-An object is described by its class and the arguments of its constructor, which it keeps under the same names. A description can name only a class
-of gendiff, or of a package that is installed as an adapter, that is a torch module or says it is :class:`Configurable`; it can name no function and
-import nothing else.
+An object is described by its class and the arguments of its constructor, which it keeps under the same names. A
+description can name only a class of gendiff, or of a package that is installed as an adapter, that is a torch module
+or says it is :class:`Configurable`; it can name no function and import nothing else.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Configurable:
 
 
 def describe(value: Any) -> Any:
-    """Return `value` as JSON: numbers, strings, lists and dictionaries as they are, objects as {"class": ..., arguments}.
+    """Return `value` as JSON: plain values as they are, objects as {"class": ..., arguments}.
 
     Raises:
-        TypeError: if an object does not keep one of its constructor's arguments, or is of a kind that cannot be rebuilt.
+        TypeError: if an object does not keep one of its constructor's arguments, or cannot be rebuilt.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

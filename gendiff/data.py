@@ -1,6 +1,7 @@
 """Training data: ragged samples in flat arrays, batches of one size, and the built-in sets.
 
-Samples of unlike size lie one after another in flat tensors, so a batch is one gather and no sample is ever padded to the largest of the set.
+Samples of unlike size lie one after another in flat tensors, so a batch is one gather and no sample is ever padded to
+the largest of the set.
 """
 
 from __future__ import annotations
@@ -72,9 +73,13 @@ class Ragged:
 
     def select(self, index: Tensor) -> Ragged:
         """Return some of the samples."""
-        places = torch.cat([torch.arange(int(f), int(f + n)) for f, n in zip(self._first[index], self.sizes[index], strict=True)])
+        places = torch.cat(
+            [torch.arange(int(f), int(f + n)) for f, n in zip(self._first[index], self.sizes[index], strict=True)]
+        )
         fields = {name: value[places] for name, value in self.fields.items()}
-        return replace(self, sizes=self.sizes[index], fields=fields, condition={k: v[index] for k, v in self.condition.items()})
+        return replace(
+            self, sizes=self.sizes[index], fields=fields, condition={k: v[index] for k, v in self.condition.items()}
+        )
 
     def batch(self, index: Tensor) -> Batch:
         """Gather samples, padded to the largest among them."""
@@ -89,7 +94,8 @@ class Ragged:
 def size_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """Split samples into shuffled batches of (nearly) one size: sort a shuffle by size, cut, shuffle the cuts.
 
-    Every sample comes once, and an epoch always has ceil(M / batch_size) batches. Only a cut that falls between two sizes holds both, so padding is rare.
+    Every sample comes once, and an epoch always has ceil(M / batch_size) batches. Only a cut that falls between two
+    sizes holds both, so padding is rare.
 
     Arguments:
         sizes: Elements of each sample, (M,).
@@ -130,7 +136,10 @@ class SizeModel:
         low, high = low or 1, high or max(self.counts)
         sizes = [size for size in self.counts if low <= size <= high]
         if not sizes:
-            raise UserError(f"no size between {low} and {high} in the training data, which has {min(self.counts)} to {max(self.counts)}")
+            raise UserError(
+                f"no size between {low} and {high} in the training data,"
+                f" which has {min(self.counts)} to {max(self.counts)}"
+            )
         weights = torch.tensor([self.counts[size] for size in sizes], dtype=torch.float64)
         edges = (weights.cumsum(0) / weights.sum())[:-1]
         u = random.uniform((len(random.indices),)).double().cpu()

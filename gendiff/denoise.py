@@ -8,19 +8,21 @@ data (`data_scale`):
     \hat x_0 = c_\mathrm{skip} x_t + c_\mathrm{out} F(c_\mathrm{in} x_t),
     \qquad c_\mathrm{in} = 1 / \sqrt{\alpha^2 D^2 + \sigma^2}
 
-========  ===================================  =====================================  ==========================
-row       c_skip                               c_out                                  F is an estimate of
-========  ===================================  =====================================  ==========================
-`noise`   1 / alpha                            -sigma / alpha                         the noise
-`data`    0                                    1                                      the clean data
-`v`       alpha / (alpha^2 + sigma^2)          -sigma / sqrt(alpha^2 + sigma^2)       v / sqrt(alpha^2 + sigma^2)
-`flow`    1 / (alpha + sigma)                  -sigma / (alpha + sigma)               noise - x_0
-`karras`  alpha D^2 / (sigma^2 + alpha^2 D^2)  sigma D / sqrt(sigma^2 + alpha^2 D^2)  the rest, at unit variance
-`logits`  0                                    1                                      logits: x_0 = softmax(F)
-========  ===================================  =====================================  ==========================
+==========  ===================================  =====================================  ===========================
+row         c_skip                               c_out                                  F is an estimate of
+==========  ===================================  =====================================  ===========================
+`noise`     1 / alpha                            -sigma / alpha                         the noise
+`data`      0                                    1                                      the clean data
+`v`         alpha / (alpha^2 + sigma^2)          -sigma / sqrt(alpha^2 + sigma^2)       v / sqrt(alpha^2 + sigma^2)
+`flow`      1 / (alpha + sigma)                  -sigma / (alpha + sigma)               noise - x_0
+`karras`    alpha D^2 / (sigma^2 + alpha^2 D^2)  sigma D / sqrt(sigma^2 + alpha^2 D^2)  the rest, at unit variance
+`residual`  D / sqrt(alpha^2 D^2 + sigma^2)      D                                      x_0 / D - c_in x_t
+`logits`    0                                    1                                      logits: x_0 = softmax(F)
+==========  ===================================  =====================================  ===========================
 
-with v = alpha noise - sigma x_0. Every estimate is a function of x_t / sigma and the signal-to-noise ratio, so a
-schedule may be changed after training.
+with v = alpha noise - sigma x_0. `residual` suits a network that moves its input, such as EGNN: near the data a small
+noise asks it for a small move, where the other rows ask for one of unit size. Every estimate is a function of x_t /
+sigma and the signal-to-noise ratio, so a schedule may be changed after training.
 
 References:
     | Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
@@ -49,6 +51,7 @@ PARAMETERIZATIONS: dict[str, Row] = {
     "v": lambda a, s, d: (a / (a**2 + s**2), -s / (a**2 + s**2) ** 0.5),
     "flow": lambda a, s, d: (1 / (a + s), -s / (a + s)),
     "karras": lambda a, s, d: (a * d**2 / (s**2 + (a * d) ** 2), s * d / (s**2 + (a * d) ** 2).sqrt()),
+    "residual": lambda a, s, d: (d / ((a * d) ** 2 + s**2) ** 0.5, d),
     "logits": lambda a, s, d: (0.0, 1.0),
 }
 """(alpha, sigma, data scale) to (c_skip, c_out)."""

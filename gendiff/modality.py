@@ -1,9 +1,10 @@
 """The contract of a modality: how one kind of data becomes states and comes back.
 
-The core knows fields; a modality knows molecules, sketches or images. An adapter is one class, found through the entry-point group `gendiff.modalities`,
-so another package can bring one and nothing here changes. It lives through two phases: :meth:`Modality.read` and :meth:`Modality.fit` look at the
-user's examples and give an object that remembers, in plain JSON-able attributes, whatever generation needs to know of them (elements, scales, sizes). From then
-on the examples are not needed.
+The core knows fields; a modality knows molecules, sketches or images. An adapter is one class, found through the
+entry-point group `gendiff.modalities`, so another package can bring one and nothing here changes. It lives through
+two phases: :meth:`Modality.read` and :meth:`Modality.fit` look at the user's examples and give an object that
+remembers, in plain JSON-able attributes, whatever generation needs to know of them (elements, scales, sizes). From
+then on the examples are not needed.
 """
 
 from __future__ import annotations
@@ -170,5 +171,7 @@ def find_modality(name: str) -> type[Modality]:
     """
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
-        raise UserError(f"unknown modality {name!r}; installed: {', '.join(sorted(points)) or 'none (is gendiff installed?)'}")
+        raise UserError(
+            f"unknown modality {name!r}; installed: {', '.join(sorted(points)) or 'none (is gendiff installed?)'}"
+        )
     return points[name].load()

@@ -1,7 +1,8 @@
 """The model that users hold: a modality, a denoiser and the way to sample it, in a folder that executes nothing.
 
-A model folder holds `config.json` (everything needed to rebuild it; JSON only), `model.safetensors` (averaged weights) and `README.md` (the model card). It
-loads without the training data, and from strangers: there is no pickle in it, and the configuration can name only classes of gendiff or of an installed adapter.
+A model folder holds `config.json` (everything needed to rebuild it; JSON only), `model.safetensors` (averaged
+weights) and `README.md` (the model card). It loads without the training data, and from strangers: there is no pickle
+in it, and the configuration can name only classes of gendiff or of an installed adapter.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Model:
         info: Facts for the model card and the configuration: what it was trained on and how, measured metrics.
     """
 
-    def __init__(self, modality: Modality, denoiser: Denoiser, sampler: Sampler | None = None, info: dict[str, Any] | None = None):
+    def __init__(
+        self, modality: Modality, denoiser: Denoiser, sampler: Sampler | None = None, info: dict[str, Any] | None = None
+    ):
         self.modality, self.denoiser = modality, denoiser
         self.sampler = sampler or modality.sampler()
         self.info = dict(info or {})
@@ -123,7 +126,8 @@ class Model:
             n: How many records to return.
             steps: Steps of the sampler (its default).
             seed: Seed.
-            temperature: Scale of the noise that the sampler takes in, 0 to 1 (its default); less is safer and more alike.
+            temperature: Scale of the noise that the sampler takes in, 0 to 1 (its default); less is safer and more
+                alike.
             sampler: Another sampler.
             sizes: Smallest and largest number of elements (None: as in the training data).
             only: Keep only records that meet these words of the modality ("valid", "connected", "new").
@@ -152,7 +156,9 @@ class Model:
             count = missing if not result.records else round(missing / max(result.rate, 0.05)) + 8
             count = max(1, min(count, limit - result.drawn, max(n, 16 * batch_size)))
             indices = torch.arange(result.drawn, result.drawn + count)
-            records = self._draw(indices, chosen, seed, sizes, condition, guidance, batch_size, None if result.drawn else progress)
+            records = self._draw(
+                indices, chosen, seed, sizes, condition, guidance, batch_size, None if result.drawn else progress
+            )
             kept = self.modality.keep(records, only, known or set()) if only else [True] * count
             for i, good in enumerate(kept):
                 if good and len(result.records) < n:
@@ -161,7 +167,10 @@ class Model:
                     last = i
             result.drawn += last + 1 if len(result.records) == n else count
         if len(result.records) < n:
-            raise UserError(f"only {len(result.records)} of {result.drawn:,} samples are {', '.join(only)}; {n} were asked for: train longer or relax --only")
+            raise UserError(
+                f"only {len(result.records)} of {result.drawn:,} samples are {', '.join(only)}; {n} were asked for:"
+                " train longer or relax --only"
+            )
         return result
 
     def _draw(
@@ -189,7 +198,11 @@ class Model:
             stream = random.select(rows)
             stream = Random(seed, stream.indices, device, stream.draws)
             x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
-            given = None if not condition else {key: value.to(device).expand(len(rows), *value.shape) for key, value in condition.items()}
+            given = (
+                None
+                if not condition
+                else {key: value.to(device).expand(len(rows), *value.shape) for key, value in condition.items()}
+            )
             tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
             x = sampler(denoiser, x, mask, given, stream, progress=tick)
             for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
@@ -233,7 +246,8 @@ class Model:
         lines = [
             f"# {self.info.get('title', f'A gendiff model of {self.modality.name}')}",
             "",
-            f"Made with gendiff {__version__}; {parameters:,} parameters. Load it with `gendiff.load(FOLDER)`; nothing in this folder is executed.",
+            f"Made with gendiff {__version__}; {parameters:,} parameters. Load it with `gendiff.load(FOLDER)`;",
+            "nothing in this folder is executed.",
             "",
             "## Data",
             "",
@@ -248,7 +262,9 @@ class Model:
             "",
             "## Measured",
             "",
-            *self.info.get("metrics", ["Not measured yet: `gendiff evaluate` compares generated samples with a reference."]),
+            *self.info.get(
+                "metrics", ["Not measured yet: `gendiff evaluate` compares generated samples with a reference."]
+            ),
             "",
             "## Use and limits",
             "",
@@ -259,7 +275,8 @@ class Model:
 
 
 LIMITS = (
-    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for safety, synthesis or activity.",
+    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
+    "safety, synthesis or activity.",
     "It knows only the elements, sizes and charges of its training data.",
     "The default network is blind to reflection and draws both mirror images alike.",
 )
@@ -293,14 +310,21 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         raise UserError(f"{source}: no such model; name a run folder of `gendiff train`, or a model folder")
     if not (folder / "config.json").is_file():
         unfinished = (folder / "checkpoints").is_dir()
-        hint = "its training has not written a model yet" if unfinished else "it has no config.json; name a run folder or a model folder"
+        hint = (
+            "its training has not written a model yet"
+            if unfinished
+            else "it has no config.json; name a run folder or a model folder"
+        )
         raise UserError(f"{source}: is not a model: {hint}")
     where = str(folder / "config.json")
     config = read_json(where)
     if not isinstance(config, dict) or "format" not in config:
         raise UserError(f"{where}: is not the configuration of a gendiff model")
     if config["format"] != FORMAT:
-        raise UserError(f"{where}: written in model format {config['format']}; this gendiff {__version__} reads format {FORMAT}: use a matching version")
+        raise UserError(
+            f"{where}: written in model format {config['format']}; this gendiff {__version__} reads format {FORMAT}:"
+            " use a matching version"
+        )
     modality = build({k: v for k, v in _part(config, "modality", where).items() if k != "name"}, where)
     denoiser = build(_part(config, "denoiser", where), where)
     sampler = build(_part(config, "sampler", where), where)
@@ -311,7 +335,9 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
         weights = safetensors.torch.load_file(path)
         denoiser.load_state_dict(weights)
     except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})"
+        ) from None
     info = config.get("info")
     return Model(modality, denoiser.eval().to(device), sampler, info if isinstance(info, dict) else {})
 

@@ -1,4 +1,5 @@
-"""A modality of another package: sets of points in the plane, a line of JSON each. The smallest adapter there can be."""
+"""A modality of another package: sets of points in the plane, a line of JSON each. The smallest adapter there can
+be."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ class Dots(Modality):
         return cls(Counter(map(len, records)), round(float(torch.cat(records).std()), 6))
 
     def encode(self, records):
-        return Ragged(torch.tensor([len(r) for r in records]), {"position": torch.cat([r - r.mean(0) for r in records]) / self.scale})
+        return Ragged(
+            torch.tensor([len(r) for r in records]),
+            {"position": torch.cat([r - r.mean(0) for r in records]) / self.scale},
+        )
 
     def decode(self, state, mask):
         return [x[m] * self.scale for x, m in zip(state["position"].cpu(), mask.cpu(), strict=True)]

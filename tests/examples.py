@@ -12,6 +12,7 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.model import Model
+from gendiff.sample import Ancestral
 
 SMILES = """
 CO CN CF C=O C#N OO CCO CCN CCF CCC CC=O CC#N COC CNC C=C C#C NC=O OC=O C1CC1 C1CO1 C1CN1 CCCO CCCN CC(C)O CC(C)N
@@ -56,13 +57,13 @@ def write(path: Path, count: int = len(SMILES)) -> Path:
 
 
 def model(hydrogens: str = "implicit", seed: int = 0) -> Model:
-    """A model of the molecules with random weights."""
+    """A model of the molecules with random weights: every fourth molecule that it draws happens to be valid."""
     import torch
 
     adapter = Molecules.fit(arrays(), hydrogens=hydrogens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Model(adapter, adapter.denoiser("tiny"))
+        return Model(adapter, adapter.denoiser("tiny"), Ancestral(8))
 
 
 @cache

@@ -196,4 +196,6 @@ def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
 def test_counts_keep_their_order_whatever_json_made_of_them():
     model = SizeModel({"10": 1, "9": 2, "2": 3})
     assert list(model.counts.items()) == [(2, 3), (9, 2), (10, 1)]
-    assert Counter(SizeModel(model.counts).sample(Random(3, 500)).tolist()) == Counter(model.sample(Random(3, 500)).tolist())
+    assert Counter(SizeModel(model.counts).sample(Random(3, 500)).tolist()) == Counter(
+        model.sample(Random(3, 500)).tolist()
+    )

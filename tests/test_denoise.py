@@ -56,6 +56,8 @@ def target(row, x_0, noise, alpha, sigma, scale):
         return (alpha * noise - sigma * x_0) / (alpha**2 + sigma**2) ** 0.5
     if row == "flow":
         return noise - x_0
+    if row == "residual":
+        return x_0 / scale - (alpha * x_0 + sigma * noise) / (alpha**2 * scale**2 + sigma**2) ** 0.5
     skip = alpha * scale**2 / (sigma**2 + alpha**2 * scale**2)
     return (x_0 - skip * (alpha * x_0 + sigma * noise)) * (sigma**2 + alpha**2 * scale**2) ** 0.5 / (sigma * scale)
 

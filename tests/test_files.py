@@ -58,7 +58,7 @@ def test_a_failed_block_leaves_what_was_there(tmp_path, error, old):
     if old:
         path.parent.mkdir()
         path.write_text("old")
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught, atomic_write(path) as file:  # noqa: PT012
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)) as caught, atomic_write(path) as file:
         file.write("half")
         file.flush()
         raise error
@@ -114,7 +114,7 @@ def test_a_directory_in_the_way(tmp_path):
 
 def test_folders_made_stay_if_another_uses_them(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    with pytest.raises(RuntimeError), atomic_write(path):  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_write(path):
         (tmp_path / "deep" / "other").touch()
         raise RuntimeError
     assert content(tmp_path) == ["deep", "deep/other"]
@@ -160,7 +160,7 @@ def test_new_folder_appears_whole(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), FULL, UserError("bad record")])
 def test_a_failed_folder_leaves_nothing(tmp_path, error):
     path = tmp_path / "runs" / "mine"
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)), new_folder(path) as folder:  # noqa: PT012
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)), new_folder(path) as folder:
         (folder / "x").write_text("half")
         raise error
     assert content(tmp_path) == []
@@ -172,7 +172,7 @@ def test_an_existing_folder_is_refused_or_replaced_whole(tmp_path):
     (path / "old").write_text("old")
     with pytest.raises(UserError, match=rf"\A{path}: already exists"), new_folder(path):
         raise AssertionError("the block must not run")
-    with pytest.raises(RuntimeError), new_folder(path, replace=True) as folder:  # noqa: PT012
+    with pytest.raises(RuntimeError), new_folder(path, replace=True) as folder:
         (folder / "new").write_text("new")
         raise RuntimeError
     assert content(tmp_path) == ["mine", "mine/old"]

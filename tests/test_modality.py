@@ -56,7 +56,9 @@ def test_an_unknown_modality_is_one_line(name):
 def test_another_package_brings_a_modality(tmp_path):
     assert find_modality("dots") is dots.Dots
     generator = torch.Generator().manual_seed(0)
-    sets = [torch.rand(int(n), 2, generator=generator).tolist() for n in torch.randint(2, 5, (30,), generator=generator)]
+    sets = [
+        torch.rand(int(n), 2, generator=generator).tolist() for n in torch.randint(2, 5, (30,), generator=generator)
+    ]
     (tmp_path / "a.dots").write_text("\n".join(map(json.dumps, sets)))
     said = []
     model = gendiff.train("dots", [tmp_path / "a.dots"], tmp_path / "run", steps=4, batch_size=8, say=said.append)

@@ -9,13 +9,13 @@ import pickle
 import shutil
 from pathlib import Path
 
-import examples
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from rdkit import Chem
 
+import examples
 import gendiff
 from gendiff import DDIM, Ancestral, DPMSolver, Heun, UserError, load
 from gendiff.modalities.molecules.encode import from_state
@@ -84,7 +84,9 @@ def test_saving_keeps_info_sampler_and_statistics(tmp_path):
     assert "CC0" in (tmp_path / "m" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("broken", ["safetensors.torch.save", "gendiff.model.json_text", "os.fsync", "gendiff.model.Model.card"])
+@pytest.mark.parametrize(
+    "broken", ["safetensors.torch.save", "gendiff.model.json_text", "os.fsync", "gendiff.model.Model.card"]
+)
 def test_a_failed_save_leaves_the_old_model(model, folder, broken, monkeypatch):
     before = tree(folder.parent)
 
@@ -120,7 +122,9 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize(("sampler", "hydrogens"), STREAMS, ids=lambda value: getattr(value, "__class__", value).__name__)
+@pytest.mark.parametrize(
+    ("sampler", "hydrogens"), STREAMS, ids=lambda value: getattr(value, "__class__", value).__name__
+)
 def test_sample_i_does_not_depend_on_the_others(sampler, hydrogens):
     model = raw(examples.model(hydrogens))
     whole = model.sample(20, sampler=sampler, seed=5)
@@ -134,7 +138,9 @@ def test_sample_i_does_not_depend_on_the_others(sampler, hydrogens):
 
 def test_another_seed_gives_other_samples(model):
     first, second = (raw(model).sample(5, steps=4, seed=seed) for seed in (0, 1))
-    assert all(len(a[1]) != len(b[1]) or not np.allclose(a[1], b[1], atol=1e-2) for a, b in zip(first, second, strict=True))
+    assert all(
+        len(a[1]) != len(b[1]) or not np.allclose(a[1], b[1], atol=1e-2) for a, b in zip(first, second, strict=True)
+    )
 
 
 def test_drawing_leaves_no_trace(model):
@@ -210,16 +216,23 @@ def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
             model.draw(**options)
 
 
-def test_steps_change_the_sampler_and_nothing_else_of_it(model):
+def test_steps_and_temperature_change_the_sampler_and_nothing_else_of_it(model):
     model.sampler = DDIM(30, "log_snr", eta=0.25)
     chosen = model.tuned(7)
-    assert (chosen.steps, chosen.grid, chosen.eta) == (7, "log_snr", 0.25)
+    assert (chosen.steps, chosen.grid, chosen.eta, chosen.temperature) == (7, "log_snr", 0.25, 1.0)
+    chosen = model.tuned(temperature=0.5)
+    assert (chosen.steps, chosen.grid, chosen.eta, chosen.temperature) == (30, "log_snr", 0.25, 0.5)
     assert model.tuned() is model.sampler
-    assert model.tuned(temperature=0.5).temperature == 0.5
-    with pytest.raises(UserError, match="temperature"):
-        model.tuned(temperature=2.0)
-    model.sampler = DPMSolver(30)
-    with pytest.raises(UserError, match="DPMSolver of this model has none"):
+    cold, warm = (raw(examples.model()).sample(3, steps=4, temperature=t) for t in (0.0, 1.0))
+    assert not np.allclose(cold[0][1], warm[0][1], atol=1e-2)
+    for options, words in (
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"temperature": 1.5}, r"must lie in \[0, 1\]"),
+    ):
+        with pytest.raises(UserError, match=words):
+            model.tuned(**options)
+    model.sampler = Heun(5)
+    with pytest.raises(UserError, match="--temperature: the sampler Heun of this model has none"):
         model.tuned(temperature=0.5)
 
 
@@ -260,7 +273,11 @@ BOMBS = [
 ]
 
 
-@pytest.mark.parametrize("where", [("modality",), ("denoiser",), ("sampler",), ("denoiser", "network"), ("sampler", "steps"), ("modality", "rule")], ids=".".join)
+@pytest.mark.parametrize(
+    "where",
+    [("modality",), ("denoiser",), ("sampler",), ("denoiser", "network"), ("sampler", "steps"), ("modality", "rule")],
+    ids=".".join,
+)
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb["class"])
 def test_a_hostile_config_executes_nothing(folder, tmp_path, where, bomb):
     sentinel = tmp_path / "sentinel"
@@ -285,7 +302,9 @@ class Bomb:
         return open, (str(self.sentinel), "w")
 
 
-@pytest.mark.parametrize("dump", [lambda x, path: path.write_bytes(pickle.dumps(x)), lambda x, path: torch.save({"state": x}, path)])
+@pytest.mark.parametrize(
+    "dump", [lambda x, path: path.write_bytes(pickle.dumps(x)), lambda x, path: torch.save({"state": x}, path)]
+)
 def test_a_pickle_in_the_place_of_weights_is_not_loaded(folder, tmp_path, dump):
     dump(Bomb(tmp_path / "sentinel"), folder / "model.safetensors")
     with pytest.raises(UserError, match=r"model\.safetensors: does not hold the weights"):
@@ -302,7 +321,9 @@ def test_other_files_in_the_folder_are_not_touched(folder, tmp_path):
 
 
 def deep(depth):
-    return lambda folder: (folder / "config.json").write_text('{"format": 1, "modality": ' + "[" * depth + "]" * depth + "}")
+    return lambda folder: (folder / "config.json").write_text(
+        '{"format": 1, "modality": ' + "[" * depth + "]" * depth + "}"
+    )
 
 
 def nested(depth):
@@ -352,7 +373,10 @@ DAMAGES = {
     "weights cut in the head": (cut(0.001), "does not hold the weights"),
     "weights cut in half": (cut(0.5), "does not hold the weights"),
     "weights cut at the end": (cut(0.9999), "does not hold the weights"),
-    "random weights": (lambda folder: (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9), "does not hold"),
+    "random weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9),
+        "does not hold",
+    ),
     "a tensor too few": (weights(lambda t: t.pop(first(t))), "does not hold the weights"),
     "a tensor too many": (weights(lambda t: t.update(extra=torch.zeros(2))), "does not hold the weights"),
     "another shape": (weights(lambda t: t.update({first(t): torch.zeros(7, 3)})), "does not hold the weights"),
@@ -371,7 +395,10 @@ DAMAGES = {
     "odd format": (part("format", [None]), "written in model format"),
     "no modality": (part("modality", None), "has no modality"),
     "modality is text": (part("modality", "molecules"), "has no modality"),
-    "sampler is no sampler": (part("sampler", {"class": "gendiff.schedule.Flow"}), "not a modality, a denoiser and a sampler"),
+    "sampler is no sampler": (
+        part("sampler", {"class": "gendiff.schedule.Flow"}),
+        "not a modality, a denoiser and a sampler",
+    ),
     "sampler of no steps": (part("sampler", {"class": "gendiff.sample.ddim.DDIM", "steps": 0}), "DDIM cannot be built"),
     "denoiser is a class": (part("denoiser", {"class": "gendiff.denoise.Denoiser"}), "Denoiser cannot be built"),
 }

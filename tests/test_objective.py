@@ -92,6 +92,7 @@ def expected(weighting, denoiser, t):
         "v": (alpha**2 + sigma**2) / sigma**2,
         "flow": (alpha + sigma) ** 2 / sigma**2,
         "karras": (sigma**2 + (alpha * scale) ** 2) / (sigma * scale) ** 2,
+        "residual": 1 / scale**2,
     }
     return {"network": own[row], "data": 1.0, "noise": snr, "min_snr": min(snr, 5.0)}[weighting]
 
@@ -156,6 +157,7 @@ def test_weightings_are_the_errors_that_they_are_named_for(schedule, row):
             "v": (estimate.v["x"] - (alpha * z - sigma * x_0)) / (alpha**2 + sigma**2) ** 0.5,
             "flow": estimate.noise["x"] - estimate.data["x"] - (z - x_0),
             "karras": errors["data"] * (sigma**2 + (0.8 * alpha) ** 2) ** 0.5 / (0.8 * sigma),
+            "residual": errors["data"] / 0.8,
         }[row]
         for weighting, error in errors.items():
             objective = Objective(weighting, times=At(t))

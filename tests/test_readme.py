@@ -48,8 +48,10 @@ def test_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "get", "small-molecules", "-o", "examples.sdf"]) == 0
     full = gendiff.train
-    monkeypatch.setattr(gendiff, "train", lambda *args, **options: full(*args, **{**options, "steps": 3, "previews": 0}))
-    code = re.sub(r'only=\[[^\]]*\],? ?', "", examples[0])
+    monkeypatch.setattr(
+        gendiff, "train", lambda *args, **options: full(*args, **{**options, "steps": 3, "previews": 0})
+    )
+    code = re.sub(r"only=\[[^\]]*\],? ?", "", examples[0])
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "new.sdf").stat().st_size > 0
 

@@ -25,15 +25,30 @@ COMMANDS = {
 def usage() -> str:
     """Return the overview of the commands."""
     width = max(map(len, COMMANDS))
-    lines = [f"gendiff {__version__}: diffusion models for graphs, sequences and images", "", "usage: gendiff COMMAND ...", ""]
+    lines = [
+        f"gendiff {__version__}: diffusion models for graphs, sequences and images",
+        "",
+        "usage: gendiff COMMAND ...",
+        "",
+    ]
     lines += [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    lines += ["", "gendiff COMMAND --help explains a command and its options.", "", "  gendiff demo molecules --out DIR"]
+    lines += [
+        "",
+        "gendiff COMMAND --help explains a command and its options.",
+        "",
+        "  gendiff demo molecules --out DIR",
+    ]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 well, 1 for a mistake in the data, 2 for one on the command line, 130 for Ctrl-C."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait give their core away; must be set before torch loads
+    """Run a command and return the exit status.
+
+    0 well, 1 for a mistake in the data, 2 for one on the command line, 130 for Ctrl-C.
+    """
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that wait give their core away; must be set before torch loads
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(arguments)

@@ -14,7 +14,13 @@ def main(argv: Sequence[str]) -> int:
     p = parser("data", "The data sets that gendiff knows.", config=False)
     p.add_argument("action", type=str, help="list, info or get")
     p.add_argument("name", type=str | None, nargs="?", default=None, help="data set, for info and get")
-    p.add_argument("-o", "--output", type=str | None, default=None, help="for get: file to write, in the format of its ending (.sdf, .smi, .xyz, .npz)")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=str | None,
+        default=None,
+        help="for get: file to write, in the format of its ending (.sdf, .smi, .xyz, .npz)",
+    )
     args = parse(p, argv)
     from gendiff.data import builtin, manifest
     from gendiff.files import UserError, check_target

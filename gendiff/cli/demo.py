@@ -15,12 +15,15 @@ from gendiff.files import UserError, write_json
 DATA = {"molecules": "small-molecules"}
 """Built-in set of each modality that has a demo."""
 
-LEARNING_RATE, BATCH = 2e-3, 64
-
 
 def build_parser() -> ArgumentParser:
     """Return the parser."""
-    p = parser("demo", "Train on a random half of the built-in data, sample, judge, and write a page to look at: minutes on two CPU cores.", config=False)
+    p = parser(
+        "demo",
+        "Train on a random half of the built-in data, sample, judge, and write a page to look at: minutes on two CPU "
+        "cores.",
+        config=False,
+    )
     p.add_argument("modality", nargs="?", type=str, default="molecules", help="what to generate: molecules")
     p.add_argument("--out", type=str, default="gendiff-demo", help="folder to make")
     p.add_argument("--steps", type=int, default=STEPS, help="training steps, batches of 64")
@@ -29,7 +32,7 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-STEPS = 5000
+STEPS = 4500
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,13 +61,23 @@ def main(argv: Sequence[str]) -> int:
     training.save_npz(examples)
     say(f"a random half of {DATA[args.modality]}: {len(training):,} of {len(records):,} molecules, in {examples}")
     model = train(
-        args.modality, [examples], out / "run", steps=args.steps, seed=args.seed, learning_rate=LEARNING_RATE, batch_size=BATCH, previews=0,
-        preset="tiny", fitting={"hydrogens": "implicit"}, trainer={"accelerator": "cpu"}, say=say,
-    )  # fmt: skip
+        args.modality,
+        [examples],
+        out / "run",
+        steps=args.steps,
+        seed=args.seed,
+        preset="tiny",
+        previews=0,
+        fitting={"hydrogens": "implicit"},
+        trainer={"accelerator": "cpu"},
+        say=say,
+    )
     trained = time.monotonic() - begin
     drawn = model.draw(args.number, seed=args.seed, progress=step_bar("sampling"))
     sampled = time.monotonic() - begin - trained
-    write_samples(model, drawn, out / "molecules.sdf", out / "run", seed=args.seed, sampler=model.sampler, seconds=sampled)
+    write_samples(
+        model, drawn, out / "molecules.sdf", out / "run", seed=args.seed, sampler=model.sampler, seconds=sampled
+    )
     model.modality.draw(drawn.records, out / "molecules.png", columns=10)
     generated, _ = Molecules.read([out / "molecules.sdf"], on_error="skip", strict=False, embed=False, fragments="keep")
     table = Molecules.evaluate(generated, training, hydrogens="implicit", seed=args.seed)
@@ -73,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
     write_json(out / "metrics.json", table.to_json())
     total = time.monotonic() - begin
     commands = [
-        f"gendiff train molecules {examples} --out {out}/mine --hydrogens implicit --steps {args.steps} --seed {args.seed} --learning-rate {LEARNING_RATE} --preset tiny",
+        f"gendiff train molecules {examples} --out {out}/mine --hydrogens implicit --preset tiny --previews 0"
+        f" --steps {args.steps} --seed {args.seed}",
         f"gendiff sample {out}/mine -n {args.number} -o {out}/mine.sdf --seed {args.seed}",
         f"gendiff evaluate {out}/mine.sdf --reference {examples}",
     ]

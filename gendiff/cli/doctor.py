@@ -11,13 +11,19 @@ from importlib.metadata import PackageNotFoundError, version
 from gendiff import __version__
 from gendiff.cli.parsing import parse, parser, say
 
-NEEDED = ("torch", "numpy", "scipy", "pytorch-lightning", "torch-geometric", "rdkit", "e3nn", "safetensors", "jsonargparse", "matplotlib", "scikit-learn", "pillow", "jinja2", "tqdm", "defusedxml")  # fmt: skip
+NEEDED = (
+    "torch numpy scipy pytorch-lightning torch-geometric rdkit e3nn safetensors jsonargparse matplotlib scikit-learn"
+    " pillow jinja2 tqdm defusedxml networkx pyyaml"
+).split()
 OPTIONAL = {"tensorboard": "curves in TensorBoard", "wandb": "logging to Weights & Biases"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Say what is here; status 1 if something needed is missing."""
-    parse(parser("doctor", "Say which versions and devices are here, what is missing and how to get it.", config=False), argv)
+    parse(
+        parser("doctor", "Say which versions and devices are here, what is missing and how to get it.", config=False),
+        argv,
+    )
     import torch
 
     from gendiff.data import builtin, manifest

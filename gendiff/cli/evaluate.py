@@ -16,15 +16,43 @@ from gendiff.modality import find_modality
 
 def build_parser() -> ArgumentParser:
     """Return the parser."""
-    p = parser("evaluate", "Measure generated samples; the reference's own numbers, by the same procedure, stand beside them.")
+    p = parser(
+        "evaluate", "Measure generated samples; the reference's own numbers, by the same procedure, stand beside them."
+    )
     p.add_argument("generated", type=str, help="file of generated samples")
     p.add_argument("--reference", type=str, nargs="+", required=True, help="real examples")
-    p.add_argument("--training", type=str, nargs="+", default=None, help="training examples, against which novelty is judged (default: the reference)")
-    p.add_argument("--modality", type=str | None, default=None, help="what the files hold (default: what the .json beside the samples says, or molecules)")
-    p.add_argument("--hydrogens", choices=("auto", "explicit", "implicit"), default="auto", help="protocol: explicit or implicit (default: as the model that made the samples)")
-    p.add_argument("--rule", choices=("lookup", "rdkit"), default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
+    p.add_argument(
+        "--training",
+        type=str,
+        nargs="+",
+        default=None,
+        help="training examples, against which novelty is judged (default: the reference)",
+    )
+    p.add_argument(
+        "--modality",
+        type=str | None,
+        default=None,
+        help="what the files hold (default: what the .json beside the samples says, or molecules)",
+    )
+    p.add_argument(
+        "--hydrogens",
+        choices=("auto", "explicit", "implicit"),
+        default="auto",
+        help="protocol: explicit or implicit (default: as the model that made the samples)",
+    )
+    p.add_argument(
+        "--rule",
+        choices=("lookup", "rdkit"),
+        default="lookup",
+        help="how bonds are read off coordinates: lookup or rdkit",
+    )
     p.add_argument("--no-strain", action="store_true", help="leave out the MMFF strain, the slow part")
-    p.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a record that cannot be read: stop, or skip it (it is then not counted)")
+    p.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at a record that cannot be read: stop, or skip it (it is then not counted)",
+    )
     p.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     p.add_argument("--json", type=str | None, default=None, help="also write the table to this .json file")
     return p
@@ -42,8 +70,18 @@ def main(argv: Sequence[str]) -> int:
     training = kind.read(args.training, on_error=args.on_error)[0] if args.training else None
     for line in report.lines():
         say(line)
-    hydrogens = args.hydrogens if args.hydrogens != "auto" else sidecar.get("hydrogens") or kind.fit(reference).hydrogens
-    table = kind.evaluate(generated, reference, training=training, rule=args.rule, hydrogens=hydrogens, strain=not args.no_strain, seed=args.seed)
+    hydrogens = (
+        args.hydrogens if args.hydrogens != "auto" else sidecar.get("hydrogens") or kind.fit(reference).hydrogens
+    )
+    table = kind.evaluate(
+        generated,
+        reference,
+        training=training,
+        rule=args.rule,
+        hydrogens=hydrogens,
+        strain=not args.no_strain,
+        seed=args.seed,
+    )
     for line in table.lines():
         say(line)
     if args.json:

@@ -52,7 +52,9 @@ def _config_file(argv: Sequence[str]) -> str:
 
 def _one_line(text: str, config: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
-    line = re.sub(r"^error:\s*", "", " ".join(line for line in lines if line and not line.startswith(("usage:", "tip:"))))
+    line = re.sub(
+        r"^error:\s*", "", " ".join(line for line in lines if line and not line.startswith(("usage:", "tip:")))
+    )
     line = line.replace("<unicode string>", config)[:400] or "the command line cannot be understood"
     return f"{config}: {line}" if "config" in line and config not in line else line
 
@@ -105,7 +107,17 @@ def step_bar(what: str) -> Any:
     def tick(done: int, total: int) -> None:
         if not bars:
             interval = 0.5 if sys.stderr.isatty() else 20.0
-            bars.append(tqdm(total=total, unit="step", desc=what, mininterval=interval, delay=interval, dynamic_ncols=True, leave=False))
+            bars.append(
+                tqdm(
+                    total=total,
+                    unit="step",
+                    desc=what,
+                    mininterval=interval,
+                    delay=interval,
+                    dynamic_ncols=True,
+                    leave=False,
+                )
+            )
         bars[0].update(done - bars[0].n)
         if done >= total:
             bars[0].close()

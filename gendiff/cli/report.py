@@ -16,10 +16,22 @@ from gendiff.modality import find_modality
 
 def build_parser() -> ArgumentParser:
     """Return the parser."""
-    p = parser("report", "Write one HTML page that stands alone: of a run folder, or of a file of generated samples.", config=False)
+    p = parser(
+        "report",
+        "Write one HTML page that stands alone: of a run folder, or of a file of generated samples.",
+        config=False,
+    )
     p.add_argument("source", type=str, help="run folder of gendiff train, or file of samples")
-    p.add_argument("-o", "--output", type=str | None, default=None, help="page to write (default: index.html in the run folder, or beside the file)")
-    p.add_argument("--reference", type=str, nargs="+", default=None, help="real examples, for a table of metrics of samples")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=str | None,
+        default=None,
+        help="page to write (default: index.html in the run folder, or beside the file)",
+    )
+    p.add_argument(
+        "--reference", type=str, nargs="+", default=None, help="real examples, for a table of metrics of samples"
+    )
     return p
 
 
@@ -31,7 +43,9 @@ def main(argv: Sequence[str]) -> int:
     source = Path(args.source)
     if not source.exists():
         raise UserError(f"{source}: no such run folder or file of samples")
-    output = Path(args.output) if args.output else source / "index.html" if source.is_dir() else source.with_suffix(".html")
+    output = (
+        Path(args.output) if args.output else source / "index.html" if source.is_dir() else source.with_suffix(".html")
+    )
     check_target(output, (".html", ".htm"))
     if source.is_dir():
         config: Any = read_json(model_folder(source) / "config.json")
@@ -40,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
         sidecar = read_sidecar(source)
         kind: Any = find_modality(sidecar.get("modality") or "molecules")
         records, _ = kind.read([source], on_error="skip", strict=False, embed=False, fragments="keep")
-        protocol: dict[str, Any] = {"hydrogens": sidecar.get("hydrogens", "auto"), "rule": sidecar.get("rule", "lookup")}
+        protocol: dict[str, Any] = {
+            "hydrogens": sidecar.get("hydrogens", "auto"),
+            "rule": sidecar.get("rule", "lookup"),
+        }
         modality = kind.fit(records, **protocol)
         table = None
         if args.reference:
@@ -48,6 +65,13 @@ def main(argv: Sequence[str]) -> int:
             table = kind.evaluate(records, reference, hydrogens=modality.hydrogens, rule=modality.rule)
         drawn = modality.redraw(records)
         modality.annotate(drawn)
-        samples_page(output, modality, drawn, {key: value for key, value in sidecar.items() if value not in (None, [], [None, None])}, table, source.name)
+        samples_page(
+            output,
+            modality,
+            drawn,
+            {key: value for key, value in sidecar.items() if value not in (None, [], [None, None])},
+            table,
+            source.name,
+        )
     say(f"look at {output}")
     return 0

@@ -26,11 +26,28 @@ def build_parser() -> ArgumentParser:
     p.add_argument("-o", "--output", type=str, required=True, help="file to write: .sdf, .xyz, .smi or .npz")
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
-    p.add_argument("--temperature", type=float | None, default=None, help="scale of the noise taken in, 0 to 1: less is safer and more alike (default: the model's)")
-    p.add_argument("--atoms", type=str | None, default=None, help="bounds of the number of modelled atoms: 12-20, 12-, -20 or 12")
-    p.add_argument("--only", type=str | None, default=None, help="draw until there are enough that are all of: valid,connected,new")
-    p.add_argument("--reference", type=str, nargs="+", default=None, help='examples against which "new" is judged (default: those of the run)')
-    p.add_argument("--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed")
+    p.add_argument(
+        "--temperature",
+        type=float | None,
+        default=None,
+        help="scale of the noise taken in, 0 to 1: less is safer and more alike (default: the model's)",
+    )
+    p.add_argument(
+        "--atoms", type=str | None, default=None, help="bounds of the number of modelled atoms: 12-20, 12-, -20 or 12"
+    )
+    p.add_argument(
+        "--only", type=str | None, default=None, help="draw until there are enough that are all of: valid,connected,new"
+    )
+    p.add_argument(
+        "--reference",
+        type=str,
+        nargs="+",
+        default=None,
+        help='examples against which "new" is judged (default: those of the run)',
+    )
+    p.add_argument(
+        "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"
+    )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     return p
 
@@ -50,16 +67,48 @@ def main(argv: Sequence[str]) -> int:
         known = model.modality.known(records)
     begin = time.monotonic()
     drawn = model.draw(
-        args.number, steps=args.steps, seed=args.seed, temperature=args.temperature, sizes=sizes, only=only, known=known, batch_size=args.batch_size, progress=step_bar("sampling")
+        args.number,
+        steps=args.steps,
+        seed=args.seed,
+        temperature=args.temperature,
+        sizes=sizes,
+        only=only,
+        known=known,
+        batch_size=args.batch_size,
+        progress=step_bar("sampling"),
     )
     seconds = time.monotonic() - begin
-    write_samples(model, drawn, output, args.model, seed=args.seed, sampler=model.tuned(args.steps, args.temperature), seconds=seconds, only=only, sizes=sizes)
+    write_samples(
+        model,
+        drawn,
+        output,
+        args.model,
+        seed=args.seed,
+        sampler=model.tuned(args.steps, args.temperature),
+        seconds=seconds,
+        only=only,
+        sizes=sizes,
+    )
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
-    say(f"{len(drawn.records):,} {model.modality.name} in {seconds:.1f} s ({drawn.drawn / seconds:,.0f}/s){rate}: {output}")
+    say(
+        f"{len(drawn.records):,} {model.modality.name} in {seconds:.1f} s"
+        f" ({drawn.drawn / seconds:,.0f}/s){rate}: {output}"
+    )
     return 0
 
 
-def write_samples(model: Any, drawn: Any, output: Path, source: str | Path, *, seed: int, sampler: Any, seconds: float, only: Sequence[str] = (), sizes: Any = (None, None)) -> None:
+def write_samples(
+    model: Any,
+    drawn: Any,
+    output: Path,
+    source: str | Path,
+    *,
+    seed: int,
+    sampler: Any,
+    seconds: float,
+    only: Sequence[str] = (),
+    sizes: Any = (None, None),
+) -> None:
     """Annotate and write samples with their sidecar."""
     name = Path(source).resolve().name
     for record, index in zip(drawn.records, drawn.indices, strict=True):
@@ -69,13 +118,25 @@ def write_samples(model: Any, drawn: Any, output: Path, source: str | Path, *, s
     write_json(
         output.with_suffix(".json"),
         {
-            "made": "samples", "gendiff": __version__, "modality": model.modality.name, "file": output.name, "sha256": sha256(output),
-            "model": str(source), "weights_sha256": sha256(weights), "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "number": len(drawn.records), "drawn": drawn.drawn, "seed": seed, "sampler": describe(sampler),
-            "only": list(only), "atoms": list(sizes), "seconds": round(seconds, 3), "device": str(model.device),
+            "made": "samples",
+            "gendiff": __version__,
+            "modality": model.modality.name,
+            "file": output.name,
+            "sha256": sha256(output),
+            "model": str(source),
+            "weights_sha256": sha256(weights),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "number": len(drawn.records),
+            "drawn": drawn.drawn,
+            "seed": seed,
+            "sampler": describe(sampler),
+            "only": list(only),
+            "atoms": list(sizes),
+            "seconds": round(seconds, 3),
+            "device": str(model.device),
             **{key: getattr(model.modality, key) for key in ("hydrogens", "rule") if hasattr(model.modality, key)},
         },
-    )  # fmt: skip
+    )
 
 
 def model_folder(source: str | Path) -> Path:
@@ -96,7 +157,9 @@ def run_files(source: str | Path) -> list[str]:
             files = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("files", [])
             if files and all(Path(file).is_file() for file in files):
                 return [str(file) for file in files]
-    raise UserError("the training examples of this model are not at hand; name them with --reference FILE to judge what is new")
+    raise UserError(
+        "the training examples of this model are not at hand; name them with --reference FILE to judge what is new"
+    )
 
 
 def pick_device(name: str) -> str:

@@ -9,7 +9,16 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import UsageError, changed, parse, parser, say
 
-OURS = {"callbacks", "logger", "default_root_dir", "enable_progress_bar", "enable_checkpointing", "enable_model_summary", "max_time", "plugins"}
+OURS = {
+    "callbacks",
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "max_time",
+    "plugins",
+}
 """Options of Lightning's Trainer that gendiff sets itself."""
 
 
@@ -17,27 +26,82 @@ def build_parser() -> ArgumentParser:
     """Return the parser."""
     import pytorch_lightning as pl
 
-    p = parser("train", "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and samples/.")
+    p = parser(
+        "train",
+        "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and "
+        "samples/.",
+    )
     p.add_argument("modality", type=str, help="what the files hold: molecules")
-    p.add_argument("files", nargs="*", type=str, metavar="FILE", help="examples: .sdf, .smi, .xyz or .npz (none with --resume)")
+    p.add_argument(
+        "files", nargs="*", type=str, metavar="FILE", help="examples: .sdf, .smi, .xyz or .npz (none with --resume)"
+    )
     p.add_argument("--out", type=str, required=True, help="run folder to make")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where its checkpoint is")
-    p.add_argument("--steps", type=int | None, default=None, help="training steps, batches (default: 10,000, or --trainer.max_epochs)")
-    p.add_argument("--max-time", type=str | None, default=None, help="bound in time instead: 90s, 10m, 2h or DD:HH:MM:SS (not exactly repeatable)")
+    p.add_argument(
+        "--steps",
+        type=int | None,
+        default=None,
+        help="training steps, batches (default: 10,000, or --trainer.max_epochs)",
+    )
+    p.add_argument(
+        "--max-time",
+        type=str | None,
+        default=None,
+        help="bound in time instead: 90s, 10m, 2h or DD:HH:MM:SS (not exactly repeatable)",
+    )
     p.add_argument("--seed", type=int, default=0, help="seed of weights, order, noise and times")
-    p.add_argument("--preset", type=str | None, default=None, help="size of the network: tiny, small or base (default: tiny on a CPU, base on a GPU)")
+    p.add_argument(
+        "--preset",
+        type=str | None,
+        default=None,
+        help="size of the network: tiny, small or base (default: tiny on a CPU, base on a GPU)",
+    )
     p.add_argument("--batch-size", type=int, default=64, help="samples of a batch")
     p.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="peak learning rate")
     p.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
     p.add_argument("--previews", type=int, default=3, help="pictures drawn on the way")
-    p.add_argument("--checkpoint-every", type=int, default=1000, help="steps between checkpoints; a minute without one brings one too")
-    p.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it")
-    p.add_argument("--hydrogens", choices=("auto", "explicit", "implicit"), default="auto", help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type")
-    p.add_argument("--rule", choices=("lookup", "rdkit"), default="lookup", help="how bonds are read off coordinates: lookup or rdkit")
-    p.add_argument("--fragments", choices=("largest", "keep", "refuse"), default="largest", help="of salts and mixtures: largest fragment, keep all, or refuse the record")
-    p.add_argument("--split", choices=("train", "valid"), default=None, help="use only the part train or valid of .npz files that have one")
+    p.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=1000,
+        help="steps between checkpoints; a minute without one brings one too",
+    )
+    p.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
+    )
+    p.add_argument(
+        "--hydrogens",
+        choices=("auto", "explicit", "implicit"),
+        default="auto",
+        help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type",
+    )
+    p.add_argument(
+        "--rule",
+        choices=("lookup", "rdkit"),
+        default="lookup",
+        help="how bonds are read off coordinates: lookup or rdkit",
+    )
+    p.add_argument(
+        "--fragments",
+        choices=("largest", "keep", "refuse"),
+        default="largest",
+        help="of salts and mixtures: largest fragment, keep all, or refuse the record",
+    )
+    p.add_argument(
+        "--split",
+        choices=("train", "valid"),
+        default=None,
+        help="use only the part train or valid of .npz files that have one",
+    )
     p.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
-    p.set_defaults({"trainer.gradient_clip_val": 1.0, "trainer.devices": 1, "trainer.num_sanity_val_steps": 0, "trainer.use_distributed_sampler": False})
+    p.set_defaults(
+        {
+            "trainer.gradient_clip_val": 1.0,
+            "trainer.devices": 1,
+            "trainer.num_sanity_val_steps": 0,
+            "trainer.use_distributed_sampler": False,
+        }
+    )
     return p
 
 
@@ -52,7 +116,22 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
     from gendiff.train import train
 
-    options: dict[str, Any] = {name: args[name] for name in ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "checkpoint_every", "resume", "on_error")}
+    options: dict[str, Any] = {
+        name: args[name]
+        for name in (
+            "steps",
+            "max_time",
+            "seed",
+            "preset",
+            "batch_size",
+            "learning_rate",
+            "average",
+            "previews",
+            "checkpoint_every",
+            "resume",
+            "on_error",
+        )
+    }
     reading = {"fragments": args.fragments, "split": args.split}
     fitting = {"hydrogens": args.hydrogens, "rule": args.rule}
     trainer = changed(args.trainer, p.get_defaults().trainer)

@@ -24,7 +24,8 @@ from gendiff.train.task import DiffusionTask
 
 
 class AveragedWeights(WeightAveraging):
-    r"""Exponential moving average of the weights with a warm-up, so that short runs do not average their first weights in.
+    r"""Exponential moving average of the weights with a warm-up, so that short runs do not average their first
+    weights in.
 
     :math:`\bar w \leftarrow \bar w + (1 - d_n)(w - \bar w)` with :math:`d_n = \min(d, (1 + n) / (10 + n))`.
 
@@ -173,10 +174,20 @@ class Progress(Callback):
         total = trainer.max_steps if trainer.max_steps > 0 else None
         hidden = self.quiet or not trainer.is_global_zero
         interval = 0.5 if sys.stderr.isatty() else 20.0
-        self._bar = tqdm(total=total, initial=trainer.global_step, unit="step", disable=hidden, mininterval=interval, desc="training", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            initial=trainer.global_step,
+            unit="step",
+            disable=hidden,
+            mininterval=interval,
+            desc="training",
+            dynamic_ncols=True,
+        )
         self._clock, self._seen = time.monotonic(), task.samples_seen
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Count, and now and then read the means; numbers are read from the device only here."""
         task: DiffusionTask = pl_module  # type: ignore[assignment]
         for name, value in task.last.items():
@@ -211,7 +222,9 @@ class NonFinite(Callback):
     def __init__(self, every: int = 50):
         self.every = every
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         """Look at the loss now and then."""
         task: DiffusionTask = pl_module  # type: ignore[assignment]
         if task.batch_number % self.every == 0 and not torch.isfinite(task.last["loss"]):
@@ -233,7 +246,9 @@ class Previews(Callback):
         self.folder, self.model, self.averages, self.every, self.count = folder, model, averages, every, count
         self._last_step = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Draw when it is time."""
         step = trainer.global_step
         if step % self.every or step in (self._last_step, trainer.max_steps) or not trainer.is_global_zero:

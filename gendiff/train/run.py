@@ -125,7 +125,13 @@ def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
     return _run(settings, folder, checkpoint if checkpoint.is_file() else None, say, started=True)
 
 
-def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: Callable[[str], Any] | None, started: bool = False) -> Model:
+def _run(
+    settings: dict[str, Any],
+    folder: Path,
+    checkpoint: Path | None,
+    say: Callable[[str], Any] | None,
+    started: bool = False,
+) -> Model:
     quiet, say = say is None, say or (lambda line: None)
     options = dict(settings["trainer"] or {})
     extra = options.pop("callbacks", None) or []
@@ -168,7 +174,8 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
     expected = min(steps * each if steps else math.inf, seconds or math.inf)
     bounds = (f"{steps:,} steps" if steps else "", f"{seconds:,.0f} s" if seconds else "")
     say(
-        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters) for {' or '.join(filter(None, bounds))} "
+        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters)"
+        f" for {' or '.join(filter(None, bounds))} "
         f"of {settings['batch_size']} on {device}: about {_human(expected)}"
     )
     averages = AveragedWeights(settings["average"])
@@ -178,10 +185,17 @@ def _run(settings: dict[str, Any], folder: Path, checkpoint: Path | None, say: C
         every = -(-(steps or 0) // (settings["previews"] + 1))
         callbacks.append(Previews(folder / "samples", model, averages, every))
     defaults: dict[str, Any] = {
-        "accelerator": "auto", "devices": 1, "gradient_clip_val": 1.0, "precision": "bf16-mixed" if device == "cuda" else "32-true",
-        "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "use_distributed_sampler": False,
-        "num_sanity_val_steps": 0, "logger": _loggers(folder),
-    }  # fmt: skip
+        "accelerator": "auto",
+        "devices": 1,
+        "gradient_clip_val": 1.0,
+        "precision": "bf16-mixed" if device == "cuda" else "32-true",
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "logger": _loggers(folder),
+    }
     ours: dict[str, Any] = {"max_steps": steps or -1, "max_epochs": -1, "default_root_dir": str(folder)}
     if seconds is not None:
         ours["max_time"] = {"seconds": seconds}
@@ -301,7 +315,9 @@ def _seconds_per_step(task: DiffusionTask, data: Ragged, batch_size: int, device
         if k == 1:
             begin = time.monotonic()
         batch = data.batch(next(stream)).to(device)
-        losses, _ = task.objective(trial, batch.state, batch.mask, batch.condition or None, Random(k, batch.index, device))
+        losses, _ = task.objective(
+            trial, batch.state, batch.mask, batch.condition or None, Random(k, batch.index, device)
+        )
         losses.mean().backward()
     return (time.monotonic() - begin) / (steps - 1)
 
@@ -322,7 +338,10 @@ def _loggers(folder: Path) -> list[Logger]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Lightning's advertisements; its errors come through."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -335,5 +354,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-

@@ -1,7 +1,8 @@
 """The Lightning task: a denoiser, its loss and its optimizer.
 
-Everything random in batch k is a function of (seed, k) and of the number of each sample in the data set, and the learning rate is a function of k. So a run needs to
-remember only weights, averages, optimizer and k to go on exactly as if it had never stopped, and a batch split over processes has the noise it has in one.
+Everything random in batch k is a function of (seed, k) and of the number of each sample in the data set, and the
+learning rate is a function of k. So a run needs to remember only weights, averages, optimizer and k to go on exactly
+as if it had never stopped, and a batch split over processes has the noise it has in one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class DiffusionTask(pl.LightningModule):
         matrices = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() > 1]
         others = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = "mixed" not in str(self.trainer.precision)  # Lightning clips no gradients for a fused optimizer in mixed precision
+        fused = "mixed" not in str(
+            self.trainer.precision
+        )  # Lightning clips no gradients for a fused optimizer in mixed precision
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused)
 
     def progress(self) -> float:

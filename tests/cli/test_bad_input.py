@@ -10,13 +10,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-import examples
 import numpy as np
 import pytest
 from rdkit import Chem
 
+import examples
 from gendiff import load
 
 BAD = 3
@@ -78,8 +77,14 @@ def of_record(values):
 
 
 ROWS = {
-    "nan": (lambda a: a.update(positions=changed(a["positions"], (of_record(a), 1), np.nan)), "NaN or infinite coordinate"),
-    "huge": (lambda a: a.update(positions=changed(a["positions"], (of_record(a), 1), 1e30)), "coordinate beyond 1,000 Å"),
+    "nan": (
+        lambda a: a.update(positions=changed(a["positions"], (of_record(a), 1), np.nan)),
+        "NaN or infinite coordinate",
+    ),
+    "huge": (
+        lambda a: a.update(positions=changed(a["positions"], (of_record(a), 1), 1e30)),
+        "coordinate beyond 1,000 Å",
+    ),
     "one place": (
         lambda a: a.update(positions=changed(a["positions"], of_record(a), a["positions"][of_record(a) + 1])),
         "two atoms at one place",
@@ -149,7 +154,10 @@ FILES = {
     "words.smi": (lambda path: path.write_bytes(NOISE.replace(b"\0", b"x")), "record 1"),
     "words.xyz": (lambda path: path.write_bytes(NOISE.replace(b"\0", b"x")), "record 1"),
     "cut.sdf": (lambda path: path.write_text("".join(blocks())[:-60]), "record 5 .*truncated record"),
-    "cut.xyz": (lambda path: path.write_text("".join(frames())[:-60]), r"record 5 .*truncated record: \d+ of \d+ atoms"),
+    "cut.xyz": (
+        lambda path: path.write_text("".join(frames())[:-60]),
+        r"record 5 .*truncated record: \d+ of \d+ atoms",
+    ),
     "cut.npz": (lambda path: [save(path), path.write_bytes(path.read_bytes()[:-300])], "npz"),
     "short.npz": (lambda path: save(path, positions=arrays()["positions"][:-1]), "truncated or inconsistent"),
     "less.npz": (lambda path: save(path, atomic_numbers=None), "lacks the array `atomic_numbers`"),
@@ -306,7 +314,7 @@ def test_no_permission_to_write(refused, monkeypatch):
     monkeypatch.setattr(tempfile, "mkstemp", denied)
     monkeypatch.setattr(tempfile, "mkdtemp", denied)
     assert "config.yaml: permission denied" in refused("train", "molecules", "good.sdf", *TRAIN, status=[1])
-    words = ("sample", examples.run(), "-n", 20, "--steps", 4, "-o")
+    words = ("sample", examples.run(), "-n", 20, "--steps", 9, "--temperature", 1, "-o")
     for name in ("new.sdf", "new.npz", "deep/new.xyz", "new.smi"):
         assert f"{name}: permission denied" in refused(*words, name, status=[1])
     monkeypatch.setattr("gendiff.files.os.access", lambda path, mode: not mode & os.W_OK)
@@ -320,13 +328,15 @@ def test_a_full_disk_under_samples(refused, monkeypatch, name):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    line = refused("sample", examples.run(), "-n", 20, "--steps", 4, "-o", name, status=[1])
+    line = refused("sample", examples.run(), "-n", 20, "--steps", 9, "--temperature", 1, "-o", name, status=[1])
     assert f"{name}: no space left on device" in line
 
 
 def test_an_old_file_survives_a_full_disk(gendiff, here, monkeypatch):
     (here / "new.sdf").write_text("old")
-    monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    )
     assert gendiff("sample", examples.run(), "-n", 2, "--steps", 1, "-o", "new.sdf").status == 1
     assert (here / "new.sdf").read_text() == "old"
 
@@ -372,7 +382,10 @@ def config(change):
 MODELS = {
     "nothing": (lambda folder: [path.unlink() for path in folder.iterdir()], "it has no config.json"),
     "version": (config(lambda c: c.update(format=99)), "written in model format 99; this gendiff .* reads format 1"),
-    "hostile": (config(lambda c: c.update(sampler={"class": "os.system", "command": "touch sentinel"})), "names 'os.system'"),
+    "hostile": (
+        config(lambda c: c.update(sampler={"class": "os.system", "command": "touch sentinel"})),
+        "names 'os.system'",
+    ),
     "weights": (lambda folder: (folder / "model.safetensors").write_bytes(NOISE), "does not hold the weights"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), r"config\.json, line 1: is not valid JSON"),
     "bytes": (lambda folder: (folder / "config.json").write_bytes(NOISE), r"config\.json: is not UTF-8 text"),
@@ -427,12 +440,20 @@ WORDS = {
     ("sample", RUN, "-n", "-5", "-o", "new.sdf"): "-n must be at least 1, got -5",
     ("sample", RUN, "-n", "few", "-o", "new.sdf"): "number",
     ("sample", RUN, "--steps", "0", "-o", "new.sdf"): "--steps must be at least 1, got 0",
+    ("sample", RUN, "--temperature", "2", "-o", "new.sdf"): "temperature must lie in [0, 1], got 2.0",
     ("sample", RUN, "--batch-size", "0", "-o", "new.sdf"): "--batch-size must be at least 1, got 0",
     ("sample", RUN, "--atoms", "many", "-o", "new.sdf"): "--atoms 'many' is no range; write 12-20",
     ("sample", RUN, "--atoms", "-", "-o", "new.sdf"): "atoms",
     ("sample", RUN, "--atoms", "9-3", "-o", "new.sdf"): "--atoms '9-3' is an empty range",
     ("sample", RUN, "--atoms", "0", "-o", "new.sdf"): "--atoms '0' is an empty range",
-    ("sample", RUN, "--atoms", "99", "-o", "new.sdf"): "no size between 99 and 99 in the training data, which has 2 to 4",
+    (
+        "sample",
+        RUN,
+        "--atoms",
+        "99",
+        "-o",
+        "new.sdf",
+    ): "no size between 99 and 99 in the training data, which has 2 to 4",
     ("sample", RUN, "--only", "pretty", "-o", "new.sdf"): "--only knows valid, connected and new, not 'pretty'",
     ("sample", RUN, "--device", "abacus", "-o", "new.sdf"): "--device abacus: is not available here",
     ("sample", RUN): "output",
@@ -442,7 +463,15 @@ WORDS = {
     ("evaluate", "good.sdf", "--reference", "good.sdf", "--rule", "guess"): "rule",
     ("evaluate", "good.sdf", "--reference", "good.sdf", "--on-error", "cry"): "on-error",
     ("evaluate", "good.sdf", "--reference", "good.sdf", "--modality", "atoms"): "unknown modality 'atoms'",
-    ("evaluate", "good.sdf", "--reference", "good.sdf", "--no-strain", "--json", "."): "cannot write a file without an ending",
+    (
+        "evaluate",
+        "good.sdf",
+        "--reference",
+        "good.sdf",
+        "--no-strain",
+        "--json",
+        ".",
+    ): "cannot write a file without an ending",
     ("data", "sing"): "unknown action 'sing'",
     ("data", "info"): "wants the name of a data set",
     ("data", "info", "nope"): "no data set 'nope'; there are: ",
@@ -520,7 +549,9 @@ def test_in_a_real_process(here):
     run the first file of over 100 kB, the model's, finds no place; a run that could keep nothing leaves nothing."""
     bad_record(here, ".sdf", "one place")
     before, environment = tree(here), {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, env=environment, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", PROCESS], capture_output=True, text=True, env=environment, check=False
+    )
     assert result.returncode == 1, result.stderr
     first, *bar, last = result.stderr.splitlines()
     assert re.fullmatch("gendiff: error: .*/bad.sdf, record 3 .*two atoms at one place: .*", first)

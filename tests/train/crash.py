@@ -24,7 +24,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from gendiff.train import train
+from gendiff.train import run, train
 from gendiff.train.task import DiffusionTask
 
 
@@ -114,6 +114,7 @@ def serve(job):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    run._seconds_per_step = lambda *args: 0.0  # what it only says needs no time
     with tempfile.TemporaryDirectory() as folder:  # what is loaded on first use need not be loaded by every child
         train("molecules", sys.argv[1:], folder, steps=1, previews=0, say=None)
     print(json.dumps("ready"), flush=True)

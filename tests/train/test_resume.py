@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import examples
 import pytest
 import torch
 import yaml
 
+import examples
 from gendiff.files import UserError
 from gendiff.train import train
 
@@ -153,7 +153,8 @@ def test_with_accumulated_gradients(server, tmp_path):
 
 
 def test_by_epochs(server, tmp_path):
-    """Five batches an epoch: the second bound is the same as ten steps, and the middle of an epoch is a good place to die."""
+    """Five batches an epoch: the second bound is the same as ten steps, and the middle of an epoch is a good place to
+    die."""
     options = {"steps": None, "checkpoint_every": 3, "trainer": {"max_epochs": 2}}
     server.train(tmp_path / "run", ["batch", 7], **options)
     assert server.train(tmp_path / "run", **options) | {"error": ""} == {
@@ -173,7 +174,9 @@ def test_previews_change_nothing(server, tmp_path):
 
 def test_the_interval_of_checkpoints_changes_nothing(server, tmp_path):
     server.train(tmp_path / "run", **{**OPTIONS, "checkpoint_every": 1000})
-    weights = [(f / "model" / "model.safetensors").read_bytes() for f in (tmp_path / "run", server.reference(**OPTIONS))]
+    weights = [
+        (f / "model" / "model.safetensors").read_bytes() for f in (tmp_path / "run", server.reference(**OPTIONS))
+    ]
     assert weights[0] == weights[1]
 
 

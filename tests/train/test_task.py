@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-import examples
 import pytest
 import torch
 
+import examples
 from gendiff.data import batch_stream
-from gendiff.model import load
 from gendiff.modalities.molecules.modality import Molecules
+from gendiff.model import load
 from gendiff.ops import Random
 from gendiff.train import train
 from gendiff.train.task import DiffusionTask
@@ -106,7 +106,9 @@ def test_the_noise_of_a_batch_is_that_of_its_number_and_of_its_samples():
         return mine.training_step(data.batch(torch.tensor(index)), 0).item()
 
     whole = loss(4, [0, 1, 2, 3])
-    assert whole == pytest.approx((loss(4, [0, 1]) + loss(4, [2, 3])) / 2, rel=1e-4)  # a batch may be split over devices
+    assert whole == pytest.approx(
+        (loss(4, [0, 1]) + loss(4, [2, 3])) / 2, rel=1e-4
+    )  # a batch may be split over devices
     assert whole != loss(5, [0, 1, 2, 3])
     assert mine.batch_number == 6
     assert mine.samples_seen == 12
@@ -147,12 +149,22 @@ def plain_training(records, *, steps, batch_size, seed, peak, decay, accumulate=
 def test_training_is_the_plain_loop(tmp_path, accumulate, trainer):
     path = examples.write(tmp_path / "a.sdf")
     options = {"steps": 8, "batch_size": 8, "seed": 5, "average": 0.6, "learning_rate": 5e-3}
-    model = train("molecules", [path], tmp_path / "run", say=None, previews=1, trainer=trainer, **options)
+    model = train("molecules", [path], tmp_path / "run", say=None, previews=0, trainer=trainer, **options)
     records, _ = Molecules.read([path])
     expected = plain_training(
-        records, steps=8, batch_size=8, seed=5, peak=5e-3, decay=0.6, accumulate=accumulate, clip=trainer.get("gradient_clip_val", 1.0)
+        records,
+        steps=8,
+        batch_size=8,
+        seed=5,
+        peak=5e-3,
+        decay=0.6,
+        accumulate=accumulate,
+        clip=trainer.get("gradient_clip_val", 1.0),
     )
-    weights, start = dict(model.denoiser.named_parameters()), dict(Molecules.fit(records).denoiser("tiny").named_parameters())
+    weights, start = (
+        dict(model.denoiser.named_parameters()),
+        dict(Molecules.fit(records).denoiser("tiny").named_parameters()),
+    )
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=2e-6)
     assert any((weights[name] - start[name]).abs().max() > 1e-3 for name in start)

@@ -17,7 +17,7 @@ from gendiff.modalities.molecules.encode import from_state, to_ragged
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.modality import PRESETS, Modality
 from gendiff.nn.egnn import EGNN
-from gendiff.objective import Objective, Power
+from gendiff.objective import Objective
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Sampler
@@ -36,12 +36,13 @@ class Molecules(Modality):
     Arguments:
         elements: Atomic numbers that are modelled, ascending.
         sizes: How many training molecules have each number of modelled atoms: the size model p(N).
-        hydrogens: "explicit" models every atom; "implicit" models heavy atoms, and RDKit adds the hydrogens to what was drawn.
+        hydrogens: "explicit" models every atom; "implicit" models heavy atoms, and RDKit adds the hydrogens to what
+            was drawn.
         charges: Formal charges that occur, ascending ([0]).
         position_scale: Standard deviation of the coordinates of the training data in Å; states are in its units.
         element_scale: Standard deviation of the one-hot elements of the training data.
-        rule: How bonds are read off coordinates: "lookup" (EDM's table; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit only). See
-            :mod:`gendiff.modalities.molecules.bonds`.
+        rule: How bonds are read off coordinates: "lookup" (EDM's table; with implicit hydrogens the heavy-atom rule) or
+            "rdkit" (explicit only). See :mod:`gendiff.modalities.molecules.bonds`.
     """
 
     name = "molecules"
@@ -63,7 +64,9 @@ class Molecules(Modality):
             raise ValueError(f"rule must be one of {RULES}, 'rdkit' with explicit hydrogens only, got {rule!r}")
         self.elements, self.charges = sorted(int(z) for z in elements), sorted(int(q) for q in charges)
         if not self.elements or not self.charges or self.elements[0] < 1 or self.elements[-1] > 118:
-            raise ValueError(f"elements must be atomic numbers 1 to 118 and charges not empty, got {self.elements}, {self.charges}")
+            raise ValueError(
+                f"elements must be atomic numbers 1 to 118 and charges not empty, got {self.elements}, {self.charges}"
+            )
         if not position_scale > 0 or not element_scale > 0:
             raise ValueError(f"scales must be positive, got {position_scale} and {element_scale}")
         self.size_model = SizeModel(dict(sizes))
@@ -72,8 +75,10 @@ class Molecules(Modality):
         self.position_scale, self.element_scale = float(position_scale), float(element_scale)
 
     @classmethod
-    def read(cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any) -> tuple[MoleculeArrays, read.ReadReport]:
-        """Read SDF, SMILES, XYZ or NPZ files; see :func:`gendiff.modalities.molecules.read.read_molecules` for the options."""
+    def read(
+        cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any
+    ) -> tuple[MoleculeArrays, read.ReadReport]:
+        """Read SDF, SMILES, XYZ or NPZ files; options as `gendiff.modalities.molecules.read.read_molecules`."""
         return read.read_molecules([Path(path) for path in paths], on_error=on_error, **options)  # type: ignore[arg-type]
 
     @classmethod
@@ -82,8 +87,8 @@ class Molecules(Modality):
 
         Arguments:
             records: The examples.
-            hydrogens: "explicit", "implicit", or "auto": explicit for geometries without bonds (XYZ, NPZ of QM9) that have hydrogens,
-                implicit for files of chemical structures (SDF, SMILES).
+            hydrogens: "explicit", "implicit", or "auto": explicit for geometries without bonds (XYZ, NPZ of QM9) that
+                have hydrogens, implicit for files of chemical structures (SDF, SMILES).
             rule: How bonds will be read off coordinates.
 
         Raises:
@@ -92,7 +97,9 @@ class Molecules(Modality):
         if hydrogens == "auto":
             hydrogens = "explicit" if records.has_hydrogens.any() and not (records.num_bonds > 0).any() else "implicit"
         if rule == "rdkit" and hydrogens == "implicit":
-            raise UserError("bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'lookup'")
+            raise UserError(
+                "bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'lookup'"
+            )
         modelled = modelled_atoms(records, hydrogens)
         if not len(modelled):
             raise UserError("no molecule has a heavy atom; train with --hydrogens explicit")
@@ -116,7 +123,7 @@ class Molecules(Modality):
         return to_ragged(modelled_atoms(records, self.hydrogens), self.elements, self.charges, self.position_scale)
 
     def decode(self, state: State, mask: Tensor) -> list[Any]:
-        """Return RDKit molecules with 3-D coordinates; one that is not valid is not sanitised and says why in its property "invalid"."""
+        """Return RDKit molecules with 3-D coordinates; one that is not valid says why in its property "invalid"."""
         atoms = from_state(state, mask, self.elements, self.charges, self.position_scale)
         drawn = bonds.infer_all(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
         return [mol for mol, _ in drawn]
@@ -141,18 +148,26 @@ class Molecules(Modality):
         scalars = {"element": len(self.elements)}
         if len(self.charges) > 1:
             scalars["charge"] = len(self.charges)
-        return EGNN(scalars, levels=1 + len(scalars), width=width, layers=layers, normalization=8.0, distance_features=32, distance_range=4.0)
+        return EGNN(
+            scalars,
+            levels=1 + len(scalars),
+            width=width,
+            layers=layers,
+            normalization=8.0,
+            distance_features=32,
+            distance_range=4.0,
+        )
 
     def denoiser(self, preset: str = "small") -> Denoiser:
-        """Return the default: Karras' preconditioning of positions, cross-entropy of elements, on straight paths."""
-        rows = {"position": "karras", "element": "logits"}
+        """Return the default: the move of positions, probabilities of elements, on straight paths."""
+        rows = {"position": "residual", "element": "logits"}
         scale = {"element": self.element_scale}
         if len(self.charges) > 1:
             rows["charge"], scale["charge"] = "logits", self.element_scale
         return Denoiser(self.network(preset), self.process(), rows, scale)
 
     def objective(self) -> Objective:  # noqa: D102
-        return Objective("network", {"element": 0.5, "charge": 0.5}, Power(1.5))
+        return Objective("velocity", {"element": 0.5, "charge": 0.5}, max_weight=2500.0)
 
     def sampler(self) -> Sampler:  # noqa: D102
         return Ancestral(200, "quadratic", temperature=0.5)
@@ -175,11 +190,12 @@ class Molecules(Modality):
         for word in wanted:
             if word not in ("valid", "connected", "new"):
                 raise UserError(f"--only knows valid, connected and new, not {word!r}")
-        verdicts = metrics.judge(records)
-        return [
-            all(v["smiles"] not in known if word == "new" else v[word] for word in wanted) and (v["valid"] or not wanted)
-            for v in verdicts
-        ]
+        kept = []
+        for verdict in metrics.judge(records):
+            new = verdict["smiles"] not in known
+            facts = {"valid": verdict["valid"], "connected": verdict["connected"], "new": new}
+            kept.append(all(facts[word] for word in wanted) and (verdict["valid"] or not wanted))
+        return kept
 
     def known(self, records: MoleculeArrays) -> set[str]:
         """Return the SMILES of examples: those the bond rule reads off them, and those the file states."""

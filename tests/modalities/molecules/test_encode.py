@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import examples
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import examples
 from gendiff.files import UserError
 from gendiff.modalities.molecules.encode import from_state, to_ragged
 from gendiff.modalities.molecules.records import MoleculeArrays
@@ -102,7 +102,9 @@ def test_an_element_the_model_does_not_know_is_one_line(elements):
 
 @pytest.mark.parametrize("charges", [[0], [0, 1], [-1, 0], [-1]])
 def test_a_charge_the_model_does_not_know_is_one_line(charges):
-    arrays = MoleculeArrays(np.array([1, 2]), np.full(3, 7, np.uint8), np.eye(3, dtype=np.float32), np.array([0, -1, 1], np.int8))
+    arrays = MoleculeArrays(
+        np.array([1, 2]), np.full(3, 7, np.uint8), np.eye(3, dtype=np.float32), np.array([0, -1, 1], np.int8)
+    )
     with pytest.raises(UserError, match=r"^molecule [12] .*has formal charge -?\d; this model knows"):
         to_ragged(arrays, [7], charges, 1.0)
 

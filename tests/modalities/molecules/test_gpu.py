@@ -1,4 +1,5 @@
-"""Molecules on a CUDA device: trains in fp32 and bf16, samples, and agrees with the CPU. Run with `pytest -m gpu`; needs no RDKit files of its own."""
+"""Molecules on a CUDA device: trains in fp32 and bf16, samples, and agrees with the CPU. Run with `pytest -m gpu`;
+needs no RDKit files of its own."""
 
 import pytest
 import torch
@@ -13,13 +14,24 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_trains_and_samples(tmp_path, precision):
     options = {"accelerator": "gpu", "precision": precision}
-    model = gendiff.train("molecules", [builtin("small-molecules")], tmp_path / "run", steps=20, preset="tiny", previews=0, trainer=options, say=None)
+    model = gendiff.train(
+        "molecules",
+        [builtin("small-molecules")],
+        tmp_path / "run",
+        steps=20,
+        preset="tiny",
+        previews=0,
+        trainer=options,
+        say=None,
+    )
     molecules = model.to("cuda").sample(16, steps=10, seed=0)
     assert len(molecules) == 16
 
 
 def test_agrees_with_the_cpu(tmp_path):
-    model = gendiff.train("molecules", [builtin("small-molecules")], tmp_path / "run", steps=5, preset="tiny", previews=0, say=None)
+    model = gendiff.train(
+        "molecules", [builtin("small-molecules")], tmp_path / "run", steps=5, preset="tiny", previews=0, say=None
+    )
     random = Random(0, 8)
     mask = size_mask(model.modality.draw_sizes(random))
     process = model.denoiser.process

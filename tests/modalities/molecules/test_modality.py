@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import examples
 import numpy as np
 import pytest
 import torch
 from rdkit import Chem
 
+import examples
 from gendiff.files import UserError
 from gendiff.modalities.molecules.modality import Molecules, modelled_atoms
 from gendiff.modalities.molecules.records import MoleculeArrays
@@ -33,7 +33,9 @@ def nitro(count=6):
     return MoleculeArrays.from_mols(mols)
 
 
-@pytest.mark.parametrize(("suffix", "hydrogens"), [(".sdf", "implicit"), (".smi", "implicit"), (".xyz", "explicit"), (".npz", "implicit")])
+@pytest.mark.parametrize(
+    ("suffix", "hydrogens"), [(".sdf", "implicit"), (".smi", "implicit"), (".xyz", "explicit"), (".npz", "implicit")]
+)
 def test_each_format_finds_its_mode(tmp_path, suffix, hydrogens):
     records = read(examples.write(tmp_path / f"a{suffix}"))
     adapter = Molecules.fit(records)
@@ -130,7 +132,9 @@ def test_formal_charges_are_a_field_of_their_own():
 
 def test_presets_are_of_the_documented_sizes():
     adapter = examples.model("explicit").modality
-    millions = {name: sum(p.numel() for p in adapter.network(name).parameters()) / 1e6 for name in ("tiny", "small", "base")}
+    millions = {
+        name: sum(p.numel() for p in adapter.network(name).parameters()) / 1e6 for name in ("tiny", "small", "base")
+    }
     assert millions == pytest.approx({"tiny": 0.2, "small": 1.0, "base": 5.3}, rel=0.15)
     with pytest.raises(UserError, match="unknown preset 'huge'; choose from tiny, small, base"):
         adapter.network("huge")
