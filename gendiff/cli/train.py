@@ -47,7 +47,7 @@ def build_parser() -> ArgumentParser:
         "--max-time",
         type=str | None,
         default=None,
-        help="bound in time instead: 90s, 10m, 2h or DD:HH:MM:SS (not exactly repeatable)",
+        help="bound in time: 90s, 10m, 2h or DD:HH:MM:SS (not exactly repeatable)",
     )
     p.add_argument("--seed", type=int, default=0, help="seed of weights, order, noise and times")
     p.add_argument(

@@ -262,6 +262,8 @@ def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
         value = options.get(name)
         if value is not None and value != -1 and value < 1:
             raise UserError(f"--trainer.{name} must be at least 1, got {value}")
+    if not -(1 << 63) <= settings["seed"] < 1 << 63:
+        raise UserError(f"--seed must be a number of 64 bits, got {settings['seed']}")
     if not settings["learning_rate"] > 0:
         raise UserError(f"--learning-rate must be positive, got {settings['learning_rate']}")
     if not 0 <= settings["average"] < 1:

@@ -244,6 +244,7 @@ def test_a_run_bounded_in_time_ends_in_time_with_a_model(data, tmp_path):
         ({"trainer": {"precision": "8-bit"}}, "--trainer: .*precision"),
         ({"trainer": {"no_such_option": 1}}, "--trainer: .*no_such_option"),
         ({"trainer": {"accelerator": "abacus"}}, "--trainer: .*abacus"),
+        ({"seed": 1 << 63}, "--seed must be a number of 64 bits"),
         ({"seed": "zero"}, "`seed` is 'zero', which is no int"),
         ({"steps": 2.5}, "`steps` is 2.5, which is no int"),
         ({"reading": {"fragments": "some"}}, "fragments"),

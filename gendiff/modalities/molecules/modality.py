@@ -170,7 +170,7 @@ class Molecules(Modality):
         return Objective("velocity", {"element": 0.5, "charge": 0.5}, max_weight=2500.0)
 
     def sampler(self) -> Sampler:  # noqa: D102
-        return Ancestral(200, "quadratic", temperature=0.5)
+        return Ancestral(200, "quadratic")
 
     def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:  # noqa: D102
         return self.size_model.sample(random, low, high)
