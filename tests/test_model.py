@@ -243,6 +243,19 @@ def test_progress_counts_every_step_of_every_batch(model):
     assert len(seen) >= 3 * 4
 
 
+def test_samples_of_one_size_are_drawn_together(model):
+    masks = []
+
+    def spy(denoiser, x, mask, *args, **options):
+        masks.append(mask)
+        return DDIM(1)(denoiser, x, mask, *args, **options)
+
+    model.draw(60, sampler=spy, batch_size=10)
+    assert [len(mask) for mask in masks] == [10] * 6
+    mixed = [mask for mask in masks if not mask.all()]
+    assert len(mixed) <= len(model.modality.sizes) - 1
+
+
 def test_batches_are_bounded_in_samples_and_in_pairs():
     sizes = torch.randint(1, 200, (500,)).sort().values
     cuts = _cut(sizes, 64)
