@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +12,10 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Warnings are errors but for those that torch causes itself: its forward-mode derivatives compile TorchScript."""
+    """Warnings are errors, but for those of torch itself: its forward-mode derivatives compile TorchScript."""
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+    # Jobs in the background of a shell ignore Ctrl-C, and so would the tests of it and the processes they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
