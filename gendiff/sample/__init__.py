@@ -1,7 +1,8 @@
 """The reverse process p: plans of times, and the samplers that walk them."""
 
 from gendiff.sample.ddim import DDIM, Ancestral
-from gendiff.sample.heun import DPMSolver, Heun
+from gendiff.sample.heun import Heun
+from gendiff.sample.multistep import DPMSolver
 from gendiff.sample.plan import Plan, Step, Table, downward, time_grid
 from gendiff.sample.sampler import Hook, Sampler, draw_categories
 
