@@ -59,11 +59,6 @@ def _one_line(text: str, config: str) -> str:
     return f"{config}: {line}" if "config" in line and config not in line else line
 
 
-def file_list(parser_: ArgumentParser, help_text: str, name: str = "files") -> None:
-    """Add a positional list of files."""
-    parser_.add_argument(name, nargs="+", metavar="FILE", help=help_text)
-
-
 def bounds(text: str | None) -> tuple[int | None, int | None]:
     """Return (low, high) from "12-20", "12-", "-20" or "12".
 
