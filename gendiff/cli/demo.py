@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         model, drawn, out / "molecules.sdf", out / "run", seed=args.seed, sampler=model.sampler, seconds=sampled
     )
     model.modality.draw(drawn.records, out / "molecules.png", columns=10)
-    generated, _ = Molecules.read([out / "molecules.sdf"], on_error="skip", strict=False, embed=False, fragments="keep")
+    generated, _ = Molecules.read([out / "molecules.sdf"], strict=False, embed=False, fragments="keep")
     table = Molecules.evaluate(generated, training, hydrogens="implicit", seed=args.seed)
     for line in table.lines():
         say(line)
