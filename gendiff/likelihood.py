@@ -18,6 +18,7 @@ from torch import Tensor
 from gendiff.denoise import AnalyticDenoiser, Denoiser
 from gendiff.ops import Random, State, expand
 from gendiff.process import Normal
+from gendiff.schedule import time_grid
 from gendiff.solve import rk45
 
 AnyDenoiser = Denoiser | AnalyticDenoiser
@@ -32,10 +33,14 @@ def variational_bound(
     random: Random | None = None,
     steps: int = 1000,
     terms: int | None = None,
+    grid: str = "uniform",
 ) -> dict[str, Tensor]:
     r"""Return an upper bound of :math:`-\log p(x_0)` in nats, shape (B,), and its parts.
 
-    .. math:: -\log p(x_0) \le KL(q(x_1 | x_0) \| p(x_1)) + \sum_{k=1}^{T-1} KL_k - E \log p(x_0 | x_{1/T})
+    .. math:: -\log p(x_0) \le KL(q(x_1 | x_0) \| p(x_1)) + \sum_{k=1}^{T-1} KL_k - E \log p(x_0 | x_{t_1})
+
+    over the chain of times :math:`0 = t_0 < t_1 < \dots < t_T = 1`. Where a Gaussian field has logits (one-hot
+    categories with cross-entropy) its reconstruction is a probability, so the bound is that of a probability there.
 
     Arguments:
         denoiser: The model.
@@ -45,6 +50,9 @@ def variational_bound(
         random: One stream per sample (seed 0).
         steps: T, the number of steps of the chain (1000).
         terms: Evaluate this many random terms for each sample instead of all T; unbiased.
+        grid: Spacing of the times, see :func:`gendiff.schedule.time_grid`. "uniform" is the chain k / T of the papers.
+            A schedule without noise at t = 0 (Flow) wants "log_snr": with equal steps of time the first one, from the
+            data to t = 1 / T, alone keeps the bound well above :math:`-\log p`.
 
     Returns:
         "prior", "diffusion", "reconstruction" and their sum "total".
@@ -54,11 +62,15 @@ def variational_bound(
     zero = torch.zeros_like(first.flatten(1)[:, 0])
     prior = sum((p.prior_kl(x_0[name], mask) for name, p in denoiser.process.items()), zero)
 
+    times = torch.tensor(time_grid(steps, grid, denoiser.process.schedule)[::-1], dtype=torch.float64).to(first)
+
     def term(k: Tensor) -> Tensor:
-        t = (k + 1).to(first) / steps
+        t, s = times[k + 1], times[k]
         x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
-        data = denoiser(x_t, t, mask, condition).data
-        return sum(denoiser.process.bound_term(x_0, x_t, data, k, steps, mask).values(), zero)
+        estimate = denoiser(x_t, t, mask, condition)
+        return sum(
+            denoiser.process.bound_term(x_0, x_t, estimate.data, t, s, mask, estimate.logits.keys()).values(), zero
+        )
 
     reconstruction = term(zero.long())
     diffusion, count = zero, steps - 1 if terms is None else min(terms, steps - 1)

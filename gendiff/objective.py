@@ -179,10 +179,11 @@ class Bound(Configurable):
         Arguments as :class:`Objective`.
         """
         k = (random.uniform((len(random.indices),)) * self.steps).long().clamp(max=self.steps - 1)
-        t = (k + 1).to(x_0[denoiser.process.clock]) / self.steps
+        k = k.to(x_0[denoiser.process.clock])
+        t, s = (k + 1) / self.steps, k / self.steps
         x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
-        data = denoiser(x_t, t, mask, condition).data
-        terms = denoiser.process.bound_term(x_0, x_t, data, k, self.steps, mask)
+        estimate = denoiser(x_t, t, mask, condition)
+        terms = denoiser.process.bound_term(x_0, x_t, estimate.data, t, s, mask, estimate.logits.keys())
         parts = {}
         for name, process in denoiser.process.items():
             parts[name] = self.steps * terms[name] + process.prior_kl(x_0[name], mask)

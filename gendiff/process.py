@@ -9,7 +9,7 @@ N) or None.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -321,27 +321,37 @@ class JointProcess(nn.Module):
         return {name: process.renoise(x_s[name], s, t, noise[name], mask) for name, process in self.items()}
 
     def bound_term(
-        self, x_0: State, x_t: State, data: State, k: Tensor, steps: int, mask: Tensor | None = None
+        self,
+        x_0: State,
+        x_t: State,
+        data: State,
+        t: Tensor,
+        s: Tensor,
+        mask: Tensor | None = None,
+        discrete: Collection[str] = (),
     ) -> dict[str, Tensor]:
-        r"""Return term k of the variational bound of a chain of T steps, in nats, shape (B,), by field.
+        r"""Return the term of the variational bound for the step from t to s, in nats, shape (B,), by field.
 
-        The times of the chain are 1/T, 2/T, .., 1, and `x_t` stands at t = (k + 1)/T. Term k = 0 is the reconstruction
-        :math:`-\log p(x_0 | x_{1/T})`; term k > 0 is :math:`KL(q(x_s | x_t, x_0) \| q(x_s | x_t, \hat x_0))` with s =
-        k/T.
+        For s = 0 that is the reconstruction :math:`-\log p(x_0 | x_t)`, else :math:`KL(q(x_s | x_t, x_0) \| q(x_s |
+        x_t, \hat x_0))`.
 
         Arguments:
             x_0: Clean state.
             x_t: Noisy state.
             data: The estimate of the clean state made from it.
-            k: Number of the term, 0 .. T - 1, shape (B,).
-            steps: T.
+            t: Times (B,) at which `x_t` stands.
+            s: Times (B,) it goes to, 0 <= s < t.
             mask: (B, N) or None.
+            discrete: Gaussian fields whose clean data are one-hot and whose estimates are probabilities (those with
+                logits): they are reconstructed as categories, so the bound is one of a probability, not of a density.
         """
         terms = {}
         for name, process in self.items():
-            t, s = (k + 1).to(x_0[name]) / steps, k.to(x_0[name]) / steps
-            reconstruction = process.reconstruction(x_0[name], data[name], t, mask)
-            # k = 0 has no KL; s = t/2 there keeps the unused branch finite, and so its gradient.
-            kl = process.kl(x_0[name], x_t[name], data[name], t, torch.where(k == 0, t / 2, s), mask)
-            terms[name] = torch.where(k == 0, reconstruction, kl)
+            if name in discrete:
+                reconstruction = -Categorical(data[name], process.space, mask).log_prob(x_0[name])
+            else:
+                reconstruction = process.reconstruction(x_0[name], data[name], t, mask)
+            # At s = 0 there is no KL; t/2 there keeps the unused branch finite, and so its gradient.
+            kl = process.kl(x_0[name], x_t[name], data[name], t, torch.where(s == 0, t / 2, s), mask)
+            terms[name] = torch.where(s == 0, reconstruction, kl)
         return terms

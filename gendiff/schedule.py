@@ -180,3 +180,36 @@ class Polynomial(Table):
 def coefficients(schedule: Schedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return alpha(t) and sigma(t) of times (B,), shaped to multiply `like` of shape (B, ...)."""
     return expand(schedule.alpha(t), like), expand(schedule.sigma(t), like)
+
+
+GRIDS = ("uniform", "log_snr", "quadratic")
+
+
+def time_grid(steps: int, kind: str = "uniform", schedule: Schedule | None = None, start: float = 1.0) -> list[float]:
+    """Return `steps` + 1 decreasing times from `start` to 0.
+
+    Arguments:
+        steps: How many steps down.
+        kind: "uniform" in time; "quadratic", time (1 - i/steps)^2, denser near the data; "log_snr", even steps of the
+            log signal-to-noise ratio of `schedule`, from its value at `start` (at least -10) to that at start / 1000
+            (at most 12), then one step to 0.
+        schedule: Needed for "log_snr".
+        start: First time; below 1 to start from noised data (SDEdit).
+
+    Raises:
+        ValueError: for steps < 1, an unknown kind, or `start` outside (0, 1].
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0 < start <= 1:
+        raise ValueError(f"start must lie in (0, 1], got {start}")
+    if kind not in GRIDS:
+        raise ValueError(f"grid must be one of {GRIDS}, got {kind!r}")
+    if kind == "log_snr":
+        if schedule is None:
+            raise ValueError("a log_snr grid needs the schedule")
+        low, high = schedule.log_snr(torch.tensor([start, 1e-3 * start], dtype=torch.float64)).clamp(-10, 12).tolist()
+        inner = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64)).tolist()
+        return [start, *inner[1:], 0.0]
+    fractions = [1 - i / steps for i in range(steps + 1)]
+    return [start * (f * f if kind == "quadratic" else f) for f in fractions]

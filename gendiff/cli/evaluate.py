@@ -65,10 +65,10 @@ def main(argv: Sequence[str]) -> int:
     kind: Any = find_modality(args.modality or sidecar.get("modality") or "molecules")
     if args.json:
         check_target(args.json, (".json",))
-    generated, _ = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
+    generated, drawn = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
     reference, report = kind.read(args.reference, on_error=args.on_error)
     training = kind.read(args.training, on_error=args.on_error)[0] if args.training else None
-    for line in report.lines():
+    for line in [*drawn.lines(), *report.lines()]:
         say(line)
     hydrogens = (
         args.hydrogens if args.hydrogens != "auto" else sidecar.get("hydrogens") or kind.fit(reference).hydrogens

@@ -53,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
     else:
         sidecar = read_sidecar(source)
         kind: Any = find_modality(sidecar.get("modality") or "molecules")
-        records, _ = kind.read([source], on_error="skip", strict=False, embed=False, fragments="keep")
+        records, reading = kind.read([source], on_error="skip", strict=False, embed=False, fragments="keep")
+        for line in reading.lines():
+            say(line)
         protocol: dict[str, Any] = {
             "hydrogens": sidecar.get("hydrogens", "auto"),
             "rule": sidecar.get("rule", "lookup"),
@@ -69,7 +71,10 @@ def main(argv: Sequence[str]) -> int:
             output,
             modality,
             drawn,
-            {key: value for key, value in sidecar.items() if value not in (None, [], [None, None])},
+            {
+                **{key: value for key, value in sidecar.items() if value not in (None, [], [None, None])},
+                "the file": "; ".join(reading.lines()),
+            },
             table,
             source.name,
         )

@@ -3,8 +3,9 @@
 from gendiff.sample.ddim import DDIM, Ancestral
 from gendiff.sample.heun import Heun
 from gendiff.sample.multistep import DPMSolver
-from gendiff.sample.plan import Plan, Step, Table, downward, time_grid
+from gendiff.sample.plan import Plan, Step, Table, downward
 from gendiff.sample.sampler import Hook, Sampler, draw_categories
+from gendiff.schedule import time_grid
 
 __all__ = [
     "DDIM",

@@ -12,7 +12,8 @@ from gendiff.config import Configurable
 from gendiff.denoise import Estimate
 from gendiff.ops import Random, State
 from gendiff.process import Categorical, JointProcess
-from gendiff.sample.plan import Plan, Step, Table, downward, time_grid
+from gendiff.sample.plan import Plan, Step, Table, downward
+from gendiff.schedule import time_grid
 
 
 class AnyDenoiser(Protocol):
@@ -49,7 +50,7 @@ class Sampler(Configurable):
 
     Arguments:
         steps: How many steps of the time grid (50).
-        grid: How times are spaced; see :func:`gendiff.sample.plan.time_grid`.
+        grid: How times are spaced; see :func:`gendiff.schedule.time_grid`.
 
     Raises:
         ValueError: for steps < 1 or an unknown grid.

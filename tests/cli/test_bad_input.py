@@ -223,6 +223,14 @@ def test_a_bad_record_is_skipped_and_counted(gendiff, here, suffix, kind):
     assert re.search(kinds, result.out)
 
 
+def test_a_report_counts_the_samples_it_cannot_read(gendiff, here):
+    path, _ = bad_record(here, ".sdf", "nan")
+    result = gendiff("report", path, "-o", "page.html")
+    assert (result.status, result.err) == (0, "")
+    for text in (result.out, (here / "page.html").read_text()):
+        assert "left out 1 of 5 records: NaN or infinite coordinate 1" in text
+
+
 def test_training_goes_on_without_the_bad_records(gendiff, here):
     texts, kinds = blocks(), ("nan", "one place", "one place")
     for k, kind in enumerate(kinds):

@@ -316,6 +316,17 @@ CHARGED = {
 }
 
 
+def test_smiles_of_an_archive_are_made_canonical(tmp_path):
+    """So that the two ways to write ethanol are one duplicate, and what is no SMILES is unknown."""
+    texts = ["OCC", "C(C)O", "C[C@H](O)F", "not a SMILES"]
+    mol = embed_3d(Chem.MolFromSmiles("CCO"))
+    arrays = MoleculeArrays.from_mols([mol] * 4).to_arrays() | {"smiles": np.array(texts, "S12")}
+    np.savez(tmp_path / "m.npz", **arrays)
+    read, report = read_molecules(tmp_path / "m.npz")
+    assert read.smiles == ["CCO", "CCO", "CC(O)F", ""]
+    assert report.duplicates == 1
+
+
 @pytest.mark.parametrize("smiles", CHARGED)
 def test_charges_are_restored_from_bonds_and_net_charge(smiles):
     mol = embed_3d(Chem.MolFromSmiles(smiles))

@@ -18,6 +18,7 @@ from gendiff.modalities.molecules.records import (
     Molecule,
     MoleculeArrays,
     canonical_smiles,
+    canonical_text,
     clean_name,
     find_defects,
     to_mol,
@@ -42,8 +43,9 @@ class Reader(Protocol):
 def read_archive(path: Path, reader: Reader) -> MoleculeArrays:
     """The usable rows of an archive; see `MoleculeArrays.to_arrays` for its arrays. Only the first three are needed.
 
-    Charges come from `charges` (per atom) or are restored from the bonds and `formal_charge` (per molecule). Where
-    `smiles_source` is 1 (QM9: taken from a list, wrong too often), the SMILES counts as unknown.
+    Charges come from `charges` (per atom) or are restored from the bonds and `formal_charge` (per molecule). SMILES are
+    made canonical, as duplicates and novelty compare them; one that RDKit rejects, or whose `smiles_source` is 1 (QM9:
+    taken from a list, wrong too often), counts as unknown.
 
     Raises:
         UserError: if an array is missing or does not fit the others, or a row cannot be used and none may be skipped.
@@ -80,7 +82,7 @@ def read_archive(path: Path, reader: Reader) -> MoleculeArrays:
         num_atoms[rows],
         numbers[chosen[owner_of_atom]],
         positions[chosen[owner_of_atom]],
-        smiles=[smiles[row] for row in rows] if smiles else None,
+        smiles=[canonical_text(smiles[row]) for row in rows] if smiles else None,
         names=[clean_name(names[row]) for row in rows],
         properties={name: values[rows] for name, values in _properties(path, arrays, size).items()},
         num_bonds=num_bonds[rows],

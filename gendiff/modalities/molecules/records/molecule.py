@@ -108,6 +108,13 @@ def canonical_smiles(mol: Chem.Mol, sanitised: bool = False) -> str:
         return smiles
 
 
+def canonical_text(smiles: str) -> str:
+    """A SMILES in the form of :func:`canonical_smiles`, or "" if RDKit rejects it."""
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(smiles) if smiles else None
+    return "" if mol is None else canonical_smiles(mol, sanitised=True)
+
+
 def heavy_mol(mol: Chem.Mol) -> Chem.Mol:
     """A sanitised copy with its hydrogens implicit, where that is possible.
 
