@@ -283,12 +283,47 @@ class Edge(nn.Module):
         return _edge_network(nodes, features, pairs, *weights)
 
 
+class Angles(nn.Module):
+    r"""What a pair sees of the directions in which the other neighbours of its nodes lie.
+
+    .. math::
+        v_i^c = \sum_{j \ne i} (1 + (S h_j)_c)\, (R\, \mathrm{radial}(d_{ij}))_c\, u_{ij}, \qquad
+        u_{ij} = \frac{x_i - x_j}{\sqrt{d_{ij}^2 + 0.01}}
+
+    gives each pair :math:`v_i^c \cdot u_{ij}`, :math:`v_j^c \cdot u_{ji}` and :math:`v_i^c \cdot v_j^c`: sums of cosines
+    of the angles at its nodes and across it. From distances alone a network needs two layers to see an angle.
+
+    Schütt, Unke, Gastegger: Equivariant message passing for the prediction of tensorial properties (2021).
+
+    Args:
+        width: number of scalars of a node.
+        radial: number of radial features of a pair.
+        channels: number C of vectors of a node.
+    """
+
+    def __init__(self, width: int, radial: int, channels: int):
+        super().__init__()
+        self.sender = nn.Linear(width, channels, bias=False)
+        self.radial = nn.Linear(radial, channels, bias=False)
+
+    def forward(self, h: Tensor, x: Tensor, squared: Tensor, radial: Tensor, pairs: Tensor) -> Tensor:
+        """Map h (B, N, D), x (B, N, 3) and pairs (B, N, N, ...) to features of pairs (B, N, N, 3C)."""
+        direction = (differences(x) / (squared + 0.01).sqrt().unsqueeze(1)).unsqueeze(-1)  # (B, 3, N, N, 1)
+        weight = self.radial(radial) * (1 + self.sender(h)).unsqueeze(1) * (pairs > 0).unsqueeze(-1)
+        vector = (direction * weight.unsqueeze(1)).sum(3)  # (B, 3, N, C)
+        inside = (vector.unsqueeze(3) * direction).sum(1)
+        across = (vector.unsqueeze(3) * vector.unsqueeze(2)).sum(1)
+        return torch.cat((inside, inside.transpose(1, 2), across), -1)
+
+
 class Block(nn.Module):
     """`sublayers` updates of the scalars by messages, then one of the coordinates."""
 
-    def __init__(self, width: int, features: int, sublayers: int, attention: bool, tanh: bool):
+    def __init__(self, width: int, fixed: int, radial: int, channels: int, sublayers: int, attention: bool, tanh: bool):
         super().__init__()
         self.tanh = tanh
+        self.angles = Angles(width, radial, channels) if channels else None
+        features = 1 + fixed + radial + 3 * channels
         self.message = nn.ModuleList(Edge(width, features, "gate" if attention else "sum") for _ in range(sublayers))
         self.node = nn.ModuleList(
             nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(sublayers)
@@ -302,7 +337,9 @@ class Block(nn.Module):
         squared = _squared_distances(x)
         features = torch.stack((squared, *fixed), -1)
         if radial is not None:
-            features = torch.cat((radial((squared + 1e-8).sqrt()), features), -1)
+            near = radial((squared + 1e-8).sqrt())
+            angles = [] if self.angles is None else [self.angles(h, x, squared, near, pairs)]
+            features = torch.cat((near, *angles, features), -1)
         for message, node in zip(self.message, self.node, strict=True):
             h = h + node(torch.cat((h, message(h, features, pairs)), -1))
         return h, _move(x, self.coordinate(h, features).to(x.dtype), squared, reach, self.tanh)
@@ -339,9 +376,11 @@ class EGNN(nn.Module):
         distance_features: number of Gaussians of the current distance that pairs see beside its square, which alone
             tells lengths of bonds apart only slowly; EDM has none.
         distance_range: center of the last of these, in units of the position; beyond it only the square speaks.
+        vector_channels: number of vectors of a node from which pairs see angles, see :class:`Angles`; EDM has none.
 
     Raises:
-        UserError: for sizes that are not positive, or if `position` is among the features.
+        UserError: for sizes that are not positive, if `position` is among the features, or for vectors without Gaussians
+            of the distance to weigh them.
     """
 
     def __init__(
@@ -361,6 +400,7 @@ class EGNN(nn.Module):
         level_range: float = 40.0,
         distance_features: int = 0,
         distance_range: float = 5.0,
+        vector_channels: int = 0,
     ):
         super().__init__()
         sizes = {"width": width, "layers": layers, "sublayers": sublayers, "normalization": normalization}
@@ -370,6 +410,8 @@ class EGNN(nn.Module):
             raise UserError(
                 "EGNN: `features` lists scalar fields; 'position' is always there and must not be among them"
             )
+        if vector_channels and not distance_features:
+            raise UserError(f"EGNN: vector_channels = {vector_channels} need distance_features, which are 0")
         self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.sublayers = levels, width, layers, sublayers
         self.attention, self.tanh, self.self_condition = attention, tanh, self_condition
@@ -377,14 +419,17 @@ class EGNN(nn.Module):
         self.conditions = dict(conditions or {})
         self.level_features, self.level_range = level_features, level_range
         self.distance_features, self.distance_range = distance_features, distance_range
+        self.vector_channels = vector_channels
 
         scalars = sum(features.values())
         self.fourier = Fourier(level_features, 2 * level_range, level_range / 40) if level_features else None
         self.embedding = nn.Linear(scalars * (1 + self_condition) + levels * (level_features or 1), width)
         self.conditioning = Conditioning(self.conditions, width) if self.conditions else None
         self.radial = Radial(distance_features, distance_range) if distance_features else None
-        pair_features = 2 + self_condition + distance_features
-        self.blocks = nn.ModuleList(Block(width, pair_features, sublayers, attention, tanh) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(width, 1 + self_condition, distance_features, vector_channels, sublayers, attention, tanh)
+            for _ in range(layers)
+        )
         self.output = nn.Linear(width, scalars + levels)  # EDM's layer; what it says of the noise levels is left out
 
     def forward(

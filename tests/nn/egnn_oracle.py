@@ -70,6 +70,27 @@ class PlainCoordinates(nn.Module):
         return x + scatter_sum(unit * scalar * edge_mask, receiver, x.shape[0]) / self.normalization
 
 
+class PlainAngles(nn.Module):
+    """Vectors of the nodes, weighted sums of the directions of their neighbours; products of those of a pair."""
+
+    def __init__(self, width: int, gaussians: int, channels: int):
+        super().__init__()
+        self.sender = nn.Linear(width, channels, bias=False)
+        self.radial = nn.Linear(gaussians, channels, bias=False)
+
+    def forward(
+        self, h: Tensor, x: Tensor, receiver: Tensor, sender: Tensor, gaussians: Tensor, edge_mask: Tensor
+    ) -> Tensor:
+        difference = x[receiver] - x[sender]
+        direction = difference / (difference.pow(2).sum(1, keepdim=True) + 0.01).sqrt()
+        weight = self.radial(gaussians) * (1 + self.sender(h[sender])) * edge_mask
+        parts = direction.unsqueeze(2) * weight.unsqueeze(1)
+        vector = scatter_sum(parts.flatten(1), receiver, h.shape[0]).view(h.shape[0], 3, -1)
+        first = (vector[receiver] * direction.unsqueeze(2)).sum(1)
+        second = (vector[sender] * -direction.unsqueeze(2)).sum(1)
+        return torch.cat((first, second, (vector[receiver] * vector[sender]).sum(1)), 1)
+
+
 class PlainBlock(nn.Module):
     def __init__(
         self,
@@ -82,9 +103,11 @@ class PlainBlock(nn.Module):
         normalization: float,
         gaussians: int,
         largest: float,
+        channels: int,
     ):
         super().__init__()
         self.gaussians, self.largest = gaussians, largest
+        self.angles = PlainAngles(width, gaussians, channels) if channels else None
         self.layers = nn.ModuleList(
             PlainLayer(width, edge_features, attention, normalization) for _ in range(sublayers)
         )
@@ -106,7 +129,10 @@ class PlainBlock(nn.Module):
             spacing = self.largest / (self.gaussians - 1)
             centers = torch.arange(self.gaussians, dtype=squared.dtype) * spacing
             gaussians = torch.exp(-(((squared + 1e-8).sqrt() - centers) ** 2) / (2 * spacing**2))
-            features = torch.cat((gaussians, features), 1)
+            near = [gaussians]
+            if self.angles is not None:
+                near.append(self.angles(h, x, receiver, sender, gaussians, edge_mask))
+            features = torch.cat((*near, features), 1)
         for layer in self.layers:
             h = layer(h, receiver, sender, features, edge_mask) * node_mask
         x = self.coordinates(h, x, receiver, sender, unit, features, edge_mask) * node_mask
@@ -118,7 +144,8 @@ class PlainEGNN(nn.Module):
 
     `scalars` node features and `levels` noise levels go in together; the displacement of the coordinates without its
     mean and the scalars come out. `previous` adds squared distances and scalars of an earlier estimate to the inputs,
-    `gaussians` > 0 so many Gaussians of the current distance with centers from 0 to `largest`.
+    `gaussians` > 0 so many Gaussians of the current distance with centers from 0 to `largest`, `channels` > 0 so many
+    vectors of every node, from which pairs see angles.
     """
 
     def __init__(
@@ -135,6 +162,7 @@ class PlainEGNN(nn.Module):
         previous: bool = False,
         gaussians: int = 0,
         largest: float = 5.0,
+        channels: int = 0,
     ):
         super().__init__()
         self.scalars = scalars
@@ -142,7 +170,7 @@ class PlainEGNN(nn.Module):
         self.blocks = nn.ModuleList(
             PlainBlock(
                 width,
-                2 + previous + gaussians,
+                2 + previous + gaussians + 3 * channels,
                 sublayers,
                 attention,
                 tanh,
@@ -150,6 +178,7 @@ class PlainEGNN(nn.Module):
                 normalization,
                 gaussians,
                 largest,
+                channels,
             )
             for _ in range(layers)
         )
@@ -230,5 +259,7 @@ def weight_pairs(plain: PlainEGNN, ours: nn.Module, gradient: bool = False) -> l
             if layer.gate is not None:
                 pairs += linear(layer.gate[0], message.scalar)
             pairs += linear(layer.node[0], node[0]) + linear(layer.node[2], node[2])
+        if a.angles is not None:
+            pairs += linear(a.angles.sender, b.angles.sender) + linear(a.angles.radial, b.angles.radial)
         pairs += edge(a.coordinates.edge, b.coordinate) + linear(a.coordinates.scalar, b.coordinate.scalar)
     return pairs

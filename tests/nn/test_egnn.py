@@ -37,6 +37,9 @@ def data(batch, size, dtype=torch.float64, sizes=None, seed=0):
     return x, make(batch, 2), mask
 
 
+VECTORS = {"distance_features": 8, "distance_range": 4.0, "vector_channels": 3}
+
+
 def network(dtype=torch.float64, seed=0, gain=10.0, **options):
     """A small network whose coordinates move visibly: the scalar layer starts `gain` times larger than EDM's."""
     torch.manual_seed(seed)
@@ -58,6 +61,7 @@ def both(dtype, **options):
         "previous": options.get("self_condition", False),
         "gaussians": options.get("distance_features", 0),
         "largest": options.get("distance_range", 5.0),
+        "channels": options.get("vector_channels", 0),
     }
     plain = oracle.PlainEGNN(6, 2, **extras, **{n: options[n] for n in names})
     for block in plain.blocks:
@@ -109,6 +113,7 @@ VARIANTS = {
     "sublayers": {"sublayers": 2},
     "self-condition": {"self_condition": True},
     "gaussians": {"distance_features": 8, "distance_range": 4.0},
+    "vectors": VECTORS,
 }
 SIZES = {"full": (5, 6, None), "padded": (4, 7, [7, 3, 1, 5]), "pairs": (3, 2, None), "single": (2, 1, None)}
 
@@ -197,8 +202,9 @@ def orthogonal(seed, reflect=False):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_rotation_reflection_and_translation(dtype, tolerance, masked):
-    net = network(dtype, self_condition=True)
+@pytest.mark.parametrize("vectors", [{}, VECTORS], ids=["distances", "vectors"])
+def test_rotation_reflection_and_translation(dtype, tolerance, masked, vectors):
+    net = network(dtype, self_condition=True, **vectors)
     x, level, mask = data(3, 6, dtype, [6, 4, 2] if masked else None)
     x["position_previous"] = 0.5 * x["position"] + 0.1
     out = net(x, level, mask)
@@ -213,19 +219,21 @@ def test_rotation_reflection_and_translation(dtype, tolerance, masked):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_permutation(dtype, tolerance):
-    net, (x, level, _) = network(dtype), data(3, 6, dtype)
+@pytest.mark.parametrize("vectors", [{}, VECTORS], ids=["distances", "vectors"])
+def test_permutation(dtype, tolerance, vectors):
+    net, (x, level, _) = network(dtype, **vectors), data(3, 6, dtype)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     out, permuted = net(x, level), net({name: v[:, order] for name, v in x.items()}, level)
     for name, value in out.items():
         torch.testing.assert_close(permuted[name], value[:, order], rtol=0, atol=tolerance * 10)
 
 
-def test_e3nn_agrees_that_it_is_equivariant():
+@pytest.mark.parametrize("vectors", [{}, VECTORS], ids=["distances", "vectors"])
+def test_e3nn_agrees_that_it_is_equivariant(vectors):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # of e3nn's own import
         from e3nn.util.test import assert_equivariant
-    net, (x, level, _) = network(torch.float32), data(1, 7, torch.float32)
+    net, (x, level, _) = network(torch.float32, **vectors), data(1, 7, torch.float32)
 
     def call(position, element):
         out = net({"position": position[None], "element": element[None], "charge": x["charge"]}, level)
@@ -246,12 +254,14 @@ def test_results_have_no_mean():
         assert (value[~mask] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": False, "self_condition": True, "conditions": {"gap": "float"}}])
+@pytest.mark.parametrize(
+    "options", [{}, VECTORS, {"attention": False, "self_condition": True, "conditions": {"gap": "float"}}]
+)
 def test_padding_and_batch_change_nothing(options):
     """A molecule alone gives the results and gradients that it gives in a padded batch, whatever the padding holds."""
     net, sizes = network(**options), [6, 4, 1, 2]
     x, level, mask = data(4, 6, sizes=sizes)
-    gap = {"gap": torch.tensor([0.3, math.nan, 2.0, -1.0])} if options else None
+    gap = {"gap": torch.tensor([0.3, math.nan, 2.0, -1.0])} if "conditions" in options else None
     noise = {name: torch.randn_like(v) * ~mask.unsqueeze(-1) for name, v in x.items()}
 
     def gradients(out, weight):
@@ -288,8 +298,9 @@ def test_batch_composition_changes_nothing():
         torch.testing.assert_close(some[name], out[name][chosen], rtol=0, atol=1e-12)
 
 
-def test_atoms_at_one_place_have_finite_gradients():
-    net, (x, level, _) = network(), data(2, 4)
+@pytest.mark.parametrize("vectors", [{}, VECTORS], ids=["distances", "vectors"])
+def test_atoms_at_one_place_have_finite_gradients(vectors):
+    net, (x, level, _) = network(**vectors), data(2, 4)
     x["position"][:, 1] = x["position"][:, 0]
     x["position"].requires_grad_()
     sum(v.square().sum() for v in net(x, level).values()).backward()
@@ -297,8 +308,27 @@ def test_atoms_at_one_place_have_finite_gradients():
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_vectors_see_the_angle_at_an_atom():
+    """Atom 0 with neighbours at distances 1 and 2 under an angle: v_0 . u_01 is |u_01|^2 + |u_01| |u_02| cos(angle)."""
+    angles = egnn.Angles(4, 2, 1).double()
+    torch.nn.init.zeros_(angles.sender.weight)
+    torch.nn.init.ones_(angles.radial.weight)
+    near = torch.full((1, 3, 3, 2), 0.5, dtype=torch.float64)  # every neighbour weighs 1
+    pairs = torch.tensor([[[0, 1, 1], [1, 0, 0], [1, 0, 0]]])  # 1 and 2 do not see each other
+    one, two = 1 / 1.01**0.5, 2 / 4.01**0.5
+    for degrees in (60, 109.5, 180):
+        a = math.radians(degrees)
+        x = torch.tensor([[[0, 0, 0], [1, 0, 0], [2 * math.cos(a), 2 * math.sin(a), 0]]], dtype=torch.float64)
+        found = angles(torch.randn(1, 3, 4, dtype=torch.float64), x, egnn.squared_distances(x), near, pairs)[0, 0, 1]
+        inside = one**2 + one * two * math.cos(a)
+        expected = torch.tensor(
+            [inside, one**2, -inside], dtype=torch.float64
+        )  # v_1 = u_10, so v_0 . v_1 = -v_0 . u_01
+        torch.testing.assert_close(found, expected)
+
+
 def test_every_parameter_learns():
-    net = network(conditions={"gap": "float", "kind": 3}, self_condition=True, level_features=8)
+    net = network(conditions={"gap": "float", "kind": 3}, self_condition=True, level_features=8, **VECTORS)
     x, level, _ = data(3, 5)
     condition = {"gap": torch.tensor([1.0, math.nan, 0.5]), "kind": torch.tensor([0, 2, -1])}
     sum(v.square().sum() for v in net(x, level, None, condition).values()).backward()
@@ -330,6 +360,7 @@ def test_self_conditioning_without_an_estimate_reads_zeros():
 
 def test_it_is_rebuilt_from_its_attributes():
     options = {"levels": 1, "width": 8, "layers": 2, "conditions": {"kind": 4}, "level_features": 4, "tanh": False}
+    options |= VECTORS
     net = EGNN(FEATURES, **options)
     names = EGNN.__init__.__annotations__.keys() - {"return"}
     config = json.loads(json.dumps({name: getattr(net, name) for name in names}))
@@ -344,6 +375,11 @@ def test_it_is_rebuilt_from_its_attributes():
 def test_senseless_sizes_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         EGNN(FEATURES, **wrong)
+
+
+def test_vectors_need_gaussians():
+    with pytest.raises(UserError, match="vector_channels = 3 need distance_features"):
+        EGNN(FEATURES, vector_channels=3)
 
 
 def test_position_is_no_scalar():
