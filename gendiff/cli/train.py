@@ -105,7 +105,7 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 5e-3
 
 
 def main(argv: Sequence[str]) -> int:

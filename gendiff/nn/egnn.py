@@ -290,8 +290,8 @@ class Angles(nn.Module):
         v_i^c = \sum_{j \ne i} (1 + (S h_j)_c)\, (R\, \mathrm{radial}(d_{ij}))_c\, u_{ij}, \qquad
         u_{ij} = \frac{x_i - x_j}{\sqrt{d_{ij}^2 + 0.01}}
 
-    gives each pair :math:`v_i^c \cdot u_{ij}`, :math:`v_j^c \cdot u_{ji}` and :math:`v_i^c \cdot v_j^c`: sums of cosines
-    of the angles at its nodes and across it. From distances alone a network needs two layers to see an angle.
+    gives each pair :math:`v_i^c \cdot u_{ij}`, :math:`v_j^c \cdot u_{ji}` and :math:`v_i^c \cdot v_j^c`: sums of
+    cosines of the angles at its nodes and across it. From distances alone a network needs two layers to see an angle.
 
     Schütt, Unke, Gastegger: Equivariant message passing for the prediction of tensorial properties (2021).
 
@@ -379,8 +379,8 @@ class EGNN(nn.Module):
         vector_channels: number of vectors of a node from which pairs see angles, see :class:`Angles`; EDM has none.
 
     Raises:
-        UserError: for sizes that are not positive, if `position` is among the features, or for vectors without Gaussians
-            of the distance to weigh them.
+        UserError: for sizes that are not positive, if `position` is among the features, or for vectors without
+            Gaussians of the distance to weigh them.
     """
 
     def __init__(

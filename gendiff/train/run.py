@@ -45,7 +45,7 @@ def train(
     seed: int = 0,
     preset: str | None = None,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 5e-3,
     average: float = 0.999,
     previews: int = 3,
     checkpoint_every: int = 1000,
@@ -67,7 +67,7 @@ def train(
         seed: Seed of initial weights, order, noise and times.
         preset: Size of the network: "tiny", "small" or "base"; by default "tiny" on a CPU and "base" on a GPU.
         batch_size: Samples of a batch (64); small batches and many steps are best on a CPU.
-        learning_rate: Peak rate (2e-3), reached after 100 steps, then falling to zero by half a cosine.
+        learning_rate: Peak rate (5e-3), reached after 100 steps, then falling to zero by half a cosine.
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
         checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.

@@ -19,6 +19,7 @@ from gendiff.data import Batch
 from gendiff.denoise import Denoiser
 from gendiff.objective import Bound, Objective
 from gendiff.ops import Random
+from gendiff.train.optimizer import MuonAdamW
 
 
 class DiffusionTask(pl.LightningModule):
@@ -28,9 +29,9 @@ class DiffusionTask(pl.LightningModule):
         denoiser: What is trained.
         objective: The loss.
         seed: Seed of noise, times and dropped conditions.
-        learning_rate: Peak learning rate (1e-3).
+        learning_rate: Peak learning rate (5e-3).
         warmup: Batches over which the rate rises from zero (100).
-        weight_decay: Of AdamW, on matrices only (0.01).
+        weight_decay: On matrices only (0.01).
         steps: Batches in all, over which the rate falls by half a cosine to zero; None without such a bound.
         seconds: Bound in time, over which the rate falls if it comes first.
     """
@@ -40,7 +41,7 @@ class DiffusionTask(pl.LightningModule):
         denoiser: Denoiser,
         objective: Objective | Bound,
         seed: int = 0,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 5e-3,
         warmup: int = 100,
         weight_decay: float = 0.01,
         steps: int | None = None,
@@ -55,14 +56,10 @@ class DiffusionTask(pl.LightningModule):
         self._started, self._elapsed = time.monotonic(), 0.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW; biases and scales are not decayed."""
-        matrices = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() > 1]
-        others = [p for p in self.denoiser.parameters() if p.requires_grad and p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = "mixed" not in str(
-            self.trainer.precision
-        )  # Lightning clips no gradients for a fused optimizer in mixed precision
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.learning_rate, fused=fused)
+        """Return Muon for matrices with AdamW for the rest."""
+        # Lightning clips no gradients for a fused optimizer in mixed precision
+        fused = "mixed" not in str(self.trainer.precision)
+        return MuonAdamW(self.denoiser.parameters(), self.learning_rate, self.weight_decay, fused)
 
     def progress(self) -> float:
         """Return how much of the run is behind, 0 to 1."""

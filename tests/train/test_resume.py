@@ -78,8 +78,11 @@ def same(folder: Path, reference: Path) -> None:
     )
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, mine[part][name]) for name, value in theirs[part].items())
-    for name, value in theirs["optimizer_states"][0]["state"].items():
-        assert all(torch.equal(v, mine["optimizer_states"][0]["state"][name][key]) for key, v in value.items())
+    parts = [checkpoint["optimizer_states"][0]["parts"] for checkpoint in (mine, theirs)]
+    for mine, theirs in zip(*parts, strict=True):
+        assert theirs["state"]
+        for name, value in theirs["state"].items():
+            assert all(torch.equal(v, mine["state"][name][key]) for key, v in value.items())
     assert not [path for path in folder.rglob("*") if path.name.endswith(LEFTOVERS)]
 
 

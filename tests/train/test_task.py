@@ -74,12 +74,11 @@ def test_time_goes_on_where_a_checkpoint_left_it(monkeypatch):
 
 def test_only_matrices_decay():
     mine = task(weight_decay=0.25)
-    decayed, plain = mine.configure_optimizers().param_groups
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.25, 0)
-    assert all(p.dim() > 1 for p in decayed["params"])
-    assert all(p.dim() <= 1 for p in plain["params"])
-    count = sum(p.numel() for group in (decayed, plain) for p in group["params"])
-    assert count == sum(p.numel() for p in mine.denoiser.parameters())
+    groups = mine.configure_optimizers().param_groups
+    for group in groups:
+        assert all((p.dim() > 1) == (group["weight_decay"] == 0.25) for p in group["params"])
+    assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
+    assert sum(len(group["params"]) for group in groups) == len(list(mine.denoiser.parameters()))
 
 
 def test_a_batch_is_learned_by_heart():
@@ -90,7 +89,7 @@ def test_a_batch_is_learned_by_heart():
     for k in range(160):
         mine.batch_number = 6  # the same noise and times every time
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - k / 160)
+            group["lr"] = 5e-3 * (1 - k / 160)
         optimizer.zero_grad()
         loss = mine.training_step(batch, 0)
         loss.backward()
@@ -122,9 +121,15 @@ def plain_training(records, *, steps, batch_size, seed, peak, decay, accumulate=
     torch.manual_seed(seed)
     denoiser = adapter.denoiser("tiny")
     data, objective = adapter.encode(records), adapter.objective()
-    matrices = [p for p in denoiser.parameters() if p.dim() > 1]
-    others = [p for p in denoiser.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}])
+    large = [p for p in denoiser.parameters() if p.dim() == 2 and min(p.shape) >= 8]
+    small = [p for p in denoiser.parameters() if p.dim() == 2 and min(p.shape) < 8]
+    vectors = [p for p in denoiser.parameters() if p.dim() == 1]
+    optimizers = [
+        torch.optim.Muon(large, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [{"params": small, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], fused=True
+        ),
+    ]
     order, averages = batch_stream(data.sizes, batch_size, seed), None
     for k in range(steps * accumulate):
         batch = data.batch(next(order))
@@ -133,11 +138,14 @@ def plain_training(records, *, steps, batch_size, seed, peak, decay, accumulate=
         (losses.mean() / accumulate).backward()
         if (k + 1) % accumulate:
             continue
-        for group in optimizer.param_groups:
-            group["lr"] = peak * min(1, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * k / (steps * accumulate)))
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        # The norm in Lightning's order: Muon's bfloat16 makes of a last digit here four thousandths of a step.
+        ordered = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(ordered, clip)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * min(1, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * k / (steps * accumulate)))
+            optimizer.step()
+            optimizer.zero_grad()
         weights = {name: p.detach().clone() for name, p in denoiser.named_parameters()}
         n = k // accumulate  # averages taken so far
         d = min(decay, (1 + n) / (10 + n))
