@@ -97,7 +97,11 @@ def _find(path: str, where: str) -> type:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError):
         raise UserError(f"{where}: names {path!r}, which this version of gendiff does not have") from None
-    allowed = inspect.isclass(kind) and issubclass(kind, (nn.Module, Configurable)) and kind.__module__ == module_name
+    # A room may have become a folder since: gendiff.schedule.Flow is now defined in a file below gendiff.schedule.
+    at_home = getattr(kind, "__module__", "") == module_name or getattr(kind, "__module__", "").startswith(
+        f"{module_name}."
+    )
+    allowed = inspect.isclass(kind) and issubclass(kind, (nn.Module, Configurable)) and at_home
     if not allowed or name.startswith("_"):
         raise UserError(f"{where}: names {path!r}, which is not a class that a model is made of")
     return kind

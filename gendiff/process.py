@@ -37,17 +37,15 @@ class Normal:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density in nats over the degrees of freedom of the space, shape (B,)."""
-        per_direction = self.std.flatten(1)[:, 0].log() + 0.5 * math.log(2 * math.pi)
-        return (
-            -0.5 * self.space.sum(((x - self.mean) / self.std) ** 2, self.mask)
-            - self.space.dim(self.mask, x) * per_direction
-        )
+        square = self.space.sum(((x - self.mean) / self.std) ** 2, self.mask)
+        log_volume = self.space.trace((self.std.log() + 0.5 * math.log(2 * math.pi)).expand_as(x), self.mask)
+        return -0.5 * square - log_volume
 
     def kl(self, other: Normal) -> Tensor:
         r"""Return KL(self || other) in nats, shape (B,)."""
-        ratio = (self.std / other.std).flatten(1)[:, 0]
+        ratio = (self.std / other.std).expand_as(self.mean)
         square = self.space.sum(((self.mean - other.mean) / other.std) ** 2, self.mask)
-        return 0.5 * square + self.space.dim(self.mask, self.mean) * (0.5 * (ratio**2 - 1) - ratio.log())
+        return 0.5 * square + self.space.trace(0.5 * (ratio**2 - 1) - ratio.log(), self.mask)
 
 
 @dataclass
@@ -170,11 +168,45 @@ class GaussianProcess(Process):
         alpha_ts = alpha_t / alpha_s
         return alpha_ts, (sigma_t**2 - (alpha_ts * sigma_s) ** 2).clamp(min=0).sqrt()
 
-    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Normal:  # noqa: D102
-        (alpha_s, sigma_s), (_, sigma_t) = coefficients(self.schedule, s, x_t), coefficients(self.schedule, t, x_t)
-        alpha_ts, sigma_ts = self._between(x_t, s, t)
-        mean = (alpha_ts * sigma_s**2 * x_t + alpha_s * sigma_ts**2 * data) / sigma_t**2
-        return Normal(mean, sigma_ts * sigma_s / sigma_t, self.space, mask)
+    def reverse_coefficients(self, like: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""Return what q(x_s | x_t, x_0) is made of, shaped to multiply `like`.
+
+        Those are A and B of its mean :math:`A x_t + B x_0`, its standard deviation ("small", right for data without
+        spread), and that for data of unit variance, :math:`\sigma_{ts}` ("large").
+        """
+        (alpha_s, sigma_s), (_, sigma_t) = coefficients(self.schedule, s, like), coefficients(self.schedule, t, like)
+        alpha_ts, sigma_ts = self._between(like, s, t)
+        of_x_t, of_data = alpha_ts * sigma_s**2 / sigma_t**2, alpha_s * sigma_ts**2 / sigma_t**2
+        return of_x_t, of_data, sigma_ts * sigma_s / sigma_t, sigma_ts
+
+    def posterior(
+        self,
+        x_t: Tensor,
+        data: Tensor,
+        t: Tensor,
+        s: Tensor,
+        mask: Tensor | None = None,
+        fraction: Tensor | None = None,
+        variance: Tensor | None = None,
+    ) -> Normal:
+        r"""Return q(x_s | x_t) for clean data, or p(x_s | x_t) for an estimate of it.
+
+        Arguments:
+            x_t: Noisy field.
+            data: Clean field, or its estimate.
+            t: Times (B,).
+            s: Earlier times (B,).
+            mask: (B, N) or None.
+            fraction: f, the learned variance :math:`\mathrm{large}^f\, \mathrm{small}^{1 - f}`.
+            variance: v, the variance of the data around the estimate; adds :math:`B^2 v`.
+        """
+        of_x_t, of_data, small, large = self.reverse_coefficients(x_t, t, s)
+        std = small
+        if fraction is not None:
+            std = torch.exp(fraction * large.log() + (1 - fraction) * small.log())
+        elif variance is not None:
+            std = (small**2 + of_data**2 * variance).sqrt()
+        return Normal(of_x_t * x_t + of_data * data, std, self.space, mask)
 
     def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
         snr_s, snr_t = self.schedule.log_snr(s).exp(), self.schedule.log_snr(t).exp()
@@ -190,78 +222,116 @@ class GaussianProcess(Process):
 
 
 class CategoricalProcess(Process):
-    r"""Diffusion of one-hot categories towards a stationary law :math:`\pi`.
+    r"""Diffusion of one-hot categories towards a stationary law.
+
+    A category that is not kept, :math:`a_t = \alpha_t^2`, is drawn anew from :math:`\pi`, or jumps by the rows of a
+    stochastic matrix R as often as it takes. Both are semigroups, :math:`P_{a b} = P_a P_b`, of which the first is the
+    second with :math:`R = 1 \pi^T`:
 
     .. math::
-        q(x_t | x_0) = a_t x_0 + (1 - a_t) \pi, \qquad q(x_t | x_s) = a_{ts} x_s + (1 - a_{ts}) \pi,
-        \qquad a_t = \alpha_t^2, \quad a_{ts} = a_t / a_s
+        q(x_t | x_0) = x_0^T P_{a_t}, \quad q(x_t | x_s) = x_s^T P_{a_t / a_s}, \qquad
+        P_a = a I + (1 - a)\, 1 \pi^T \quad\mathrm{or}\quad P_a = \exp(\log a\, (I - R))
 
     For an estimate p of the clean probabilities the posterior is the mixture of the exact ones,
-    :math:`\sum_k p_k\, q(x_s | x_t, x_0 = k)`, which costs O(K):
+    :math:`\sum_k p_k\, q(x_s | x_t, x_0 = k)`:
 
     .. math::
-        q(x_s = j | x_t) = q(x_t | x_s = j) \left[\frac{a_s p_j}{Z_j} + (1 - a_s) \pi_j \sum_k \frac{p_k}{Z_k}\right],
-        \quad Z_k = q(x_t | x_0 = k)
+        q(x_s = j | x_t) = (P_{a_t / a_s} x_t)_j\, \left(\frac{p}{P_{a_t} x_t}^T P_{a_s}\right)_j
 
     Arguments:
         schedule: alpha(t); sigma is not used.
-        stationary: The K probabilities: uniform, the marginal of the data, or one-hot on an absorbing category.
+        stationary: The K probabilities of :math:`\pi`: uniform (with K = 2: binomial diffusion), the marginal of the
+            data, or one-hot on an absorbing category, in O(K); or the K rows of R, with one stationary law, in O(K^2).
         space: Where the field lives, with K features.
 
-    References: | Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+    Raises:
+        ValueError: for probabilities that are none, a matrix with several stationary laws, or a space that cannot hold
+            categories.
+
+    References:
+        | Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+        | Deep unsupervised learning using nonequilibrium thermodynamics (Sohl-Dickstein et al., 2015) | https://arxiv.org/abs/1503.03585
     """
 
     categorical = True
 
-    def __init__(self, schedule: Schedule, stationary: Sequence[float], space: Space):
+    def __init__(self, schedule: Schedule, stationary: Sequence[float] | Sequence[Sequence[float]], space: Space):
         super().__init__(schedule, space)
-        self.stationary = [float(p) for p in stationary]
-        law = torch.tensor(self.stationary, dtype=torch.float64)
-        if len(law) != space.features or (law < 0).any() or abs(law.sum() - 1) > 1e-6:
+        given = torch.tensor(stationary, dtype=torch.float64)
+        self.stationary = given.tolist()
+        rows = given if given.dim() == 2 else given[None]
+        fits = given.shape in ((space.features,), (space.features, space.features))
+        if not fits or not (rows >= 0).all() or ((rows.sum(1) - 1).abs() > 1e-6).any():
             raise ValueError(
-                f"stationary must hold {space.features} probabilities that sum to 1, got {self.stationary}"
+                f"stationary must hold {space.features} probabilities that sum to 1, or as many rows of them,"
+                f" got {self.stationary}"
             )
         if isinstance(space, ZeroCenterOfMass):
             raise ValueError("categories have no centre of mass; give a categorical field a Euclidean space")
         if space.kind == "grid":
             raise ValueError("categories lie along the last axis and a grid has its channels first; use a node space")
-        self.register_buffer("_stationary", law, persistent=False)
+        law = given
+        if given.dim() == 2:
+            generator = torch.eye(len(given), dtype=torch.float64) - given
+            singular = torch.linalg.svd(generator.T)
+            if (singular.S < 1e-9).sum() != 1:
+                raise ValueError(
+                    "stationary is a matrix with several stationary laws; every category must reach one set"
+                )
+            law = singular.Vh[-1] / singular.Vh[-1].sum()
+            self.register_buffer("_generator", generator, persistent=False)
+        self.register_buffer("_law", law.clamp(min=0), persistent=False)
 
-    def _law(self, like: Tensor) -> Tensor:
-        return self.get_buffer("_stationary").to(like)
+    def law(self, like: Tensor) -> Tensor:
+        """Return the K stationary probabilities, with device and dtype of `like`."""
+        return self.get_buffer("_law").to(like)
 
-    def _keep(self, t: Tensor, like: Tensor) -> Tensor:
-        return expand(self.schedule.alpha(t) ** 2, like)
+    def _keep(self, t: Tensor) -> Tensor:
+        return self.schedule.alpha(t) ** 2
+
+    def _matrix(self, a: Tensor) -> Tensor:
+        """P_a of each sample, (B, K, K); an a below 1e-30 is as good as 0."""
+        power = a.double().clamp(min=TINY).log()[:, None, None] * self.get_buffer("_generator").to(a.device)
+        return torch.linalg.matrix_exp(power).clamp(min=0).to(a)
+
+    def _forward(self, y: Tensor, a: Tensor) -> Tensor:
+        """Return y^T P_a along the last axis of y (B, ..., K), a (B,)."""
+        if hasattr(self, "_generator"):
+            return (y.flatten(1, -2) @ self._matrix(a)).view_as(y)
+        a = expand(a, y)
+        return a * y + (1 - a) * y.sum(-1, keepdim=True) * self.law(y)
+
+    def _backward(self, x: Tensor, a: Tensor) -> Tensor:
+        """Return P_a x along the last axis of x (B, ..., K), a (B,)."""
+        if hasattr(self, "_generator"):
+            return (x.flatten(1, -2) @ self._matrix(a).transpose(1, 2)).view_as(x)
+        a = expand(a, x)
+        return a * x + (1 - a) * (x * self.law(x)).sum(-1, keepdim=True)
 
     def prior(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
-        return Categorical(self._law(noise).expand_as(noise), self.space, mask).sample(noise)
+        return Categorical(self.law(noise).expand_as(noise), self.space, mask).sample(noise)
 
     def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
-        a = self._keep(t, x_0)
-        return Categorical(a * x_0 + (1 - a) * self._law(x_0), self.space, mask)
+        return Categorical(self._forward(x_0, self._keep(t)), self.space, mask)
 
     def transition(self, x_s: Tensor, s: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
-        a = self._keep(t, x_s) / self._keep(s, x_s)
-        return Categorical(a * x_s + (1 - a) * self._law(x_s), self.space, mask)
+        return Categorical(self._forward(x_s, self._keep(t) / self._keep(s)), self.space, mask)
 
     def likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return q(x_t | x_0 = k) for every k, shape (..., K)."""
-        a, law = self._keep(t, x_t), self._law(x_t)
-        return a * x_t + (1 - a) * (x_t * law).sum(-1, keepdim=True)
+        return self._backward(x_t, self._keep(t))
 
     def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
-        a_t, a_s, law = self._keep(t, x_t), self._keep(s, x_t), self._law(x_t)
-        a_ts = a_t / a_s
-        step = a_ts * x_t + (1 - a_ts) * (x_t * law).sum(-1, keepdim=True)
-        ratio = data / self.likelihood(x_t, t).clamp(min=TINY)
-        p = step * (a_s * ratio + (1 - a_s) * law * ratio.sum(-1, keepdim=True))
+        a_t, a_s = self._keep(t), self._keep(s)
+        ratio = data / self._backward(x_t, a_t).clamp(min=TINY)
+        p = self._backward(x_t, a_t / a_s) * self._forward(ratio, a_s)
         return Categorical(p / p.sum(-1, keepdim=True).clamp(min=TINY), self.space, mask)
 
     def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
         return self.posterior(x_t, x_0, t, s, mask).kl(self.posterior(x_t, data, t, s, mask))
 
     def prior_kl(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
-        prior = Categorical(self._law(x_0).expand_as(x_0), self.space, mask)
+        prior = Categorical(self.law(x_0).expand_as(x_0), self.space, mask)
         return self.marginal(x_0, x_0.new_ones(x_0.shape[:1]), mask).kl(prior)
 
     def reconstruction(self, x_0: Tensor, data: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102

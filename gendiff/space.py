@@ -94,6 +94,14 @@ class Space(Configurable):
         """Return the degrees of freedom of each sample, shape (B,)."""
         return self.count(mask, like) * self.features
 
+    def trace(self, diagonal: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the trace over the space of a diagonal matrix given by its entries, shape (B,).
+
+        Exact if every direction is free, or if the entries of a sample are one number; else all entries count alike.
+        """
+        share = self.dim(mask, diagonal) / (self.count(mask, diagonal) * self.features).clamp(min=1)
+        return self.sum(diagonal, mask) * share
+
     def impose(self, x: Tensor, known: Tensor, keep: Tensor) -> Tensor:
         """Return `x` with the entries where `keep` (broadcastable, bool) is True taken from `known`."""
         return torch.where(keep, known, x)

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from gendiff.denoise import PARAMETERIZATIONS, AnalyticDenoiser, Denoiser, Estimate, null_condition
-from gendiff.ops import expand, size_mask
+from gendiff.denoise import AnalyticDenoiser, AnalyticVariance, Denoiser, Estimate, null_condition
+from gendiff.denoise.denoiser import ROWS as ALL_ROWS
+from gendiff.ops import Random, expand, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess, Process
 from gendiff.schedule import Cosine, Flow, Linear, Polynomial
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "polynomial": Polynomial(), "flow": Flow()}
-ROWS = [row for row in PARAMETERIZATIONS if row != "logits"]
+ROWS = sorted(ALL_ROWS - {"logits"})
 scheduled = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 rows = pytest.mark.parametrize("row", ROWS)
+free_of_schedule = pytest.mark.parametrize("row", [row for row in ROWS if row not in ("score", "mean")])
 T = torch.tensor([1e-3, 0.1, 0.5, 0.9, 0.999], dtype=torch.float64)
 
 
@@ -46,10 +48,18 @@ def gaussian(schedule, features=3, kind="node"):
 # The table
 
 
-def target(row, x_0, noise, alpha, sigma, scale):
+def target(row, x_0, noise, alpha, sigma, scale, schedule=None):
     """What each parameterization says that F estimates, from the data and the noise."""
     if row == "noise":
         return noise
+    if row == "score":
+        return -noise / sigma
+    if row == "mean":  # of x_s given both, s a thousandth before: a Kalman update of N(alpha_s x_0, sigma_s^2)
+        s = (T - 1e-3).clamp(min=0)
+        alpha_s, sigma_s = expand(schedule.alpha(s), x_0), expand(schedule.sigma(s), x_0)
+        a = alpha / alpha_s
+        gain = a * sigma_s**2 / sigma**2
+        return alpha_s * x_0 + gain * (alpha * x_0 + sigma * noise - a * alpha_s * x_0)
     if row == "data":
         return x_0
     if row == "v":
@@ -67,7 +77,7 @@ def target(row, x_0, noise, alpha, sigma, scale):
 def test_the_exact_target_gives_back_the_data(row, schedule):
     x_0, noise, scale = normal(5, 4, 3), normal(5, 4, 3), 0.7
     alpha, sigma = expand(schedule.alpha(T), x_0), expand(schedule.sigma(T), x_0)
-    network = Fixed(x=target(row, x_0, noise, alpha, sigma, scale))
+    network = Fixed(x=target(row, x_0, noise, alpha, sigma, scale, schedule))
     denoiser = Denoiser(network, gaussian(schedule), row, {"x": scale})
     estimate = denoiser({"x": alpha * x_0 + sigma * noise}, T)
     assert torch.allclose(estimate.data["x"], x_0, rtol=1e-9, atol=1e-9)
@@ -93,7 +103,7 @@ def test_the_network_sees_unit_variance(row, schedule):
     assert torch.allclose(network.x["x"][:, 0, 0] ** 2 * variance, torch.ones_like(T))
 
 
-@rows
+@free_of_schedule
 @scheduled
 def test_a_change_of_schedule_leaves_the_estimate_unchanged(row, schedule):
     """At equal log-SNR the states differ by a factor only, and the network is told only the log-SNR."""
@@ -412,3 +422,92 @@ def test_gradients_flow_through_every_row():
         assert network.weight.grad != 0
         assert x.grad.isfinite().all()
         assert math.isfinite(data.sum().item())
+
+
+# Variances of the reverse law
+
+
+@scheduled
+def test_a_learned_variance_lies_between_the_small_and_the_large(schedule):
+    """Minus one is the small one, one the large one, zero their geometric mean; each entry has its own."""
+    x_t, data, t, s = normal(5, 2, 3), normal(5, 2, 3), f64(0.05, 0.2, 0.4, 0.6, 0.9), f64(0.01, 0.1, 0.3, 0.4, 0.8)
+    v = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64).expand(5, 2, 3)
+    denoiser = Denoiser(Fixed(x=data, x_fraction=v), gaussian(schedule), "data")
+    law = denoiser({"x": x_t}, t).reverse("x", s)
+    process = denoiser.process["x"]
+    alpha, sigma = (expand(f(t), x_t) for f in (schedule.alpha, schedule.sigma))
+    alpha_s, sigma_s = (expand(f(s), x_t) for f in (schedule.alpha, schedule.sigma))
+    large = (sigma**2 - (alpha / alpha_s * sigma_s) ** 2).sqrt()
+    small = large * sigma_s / sigma
+    assert torch.allclose(law.std[..., :1], small, rtol=1e-9)
+    assert torch.allclose(law.std[..., 1:2], (small * large).sqrt(), rtol=1e-9)
+    assert torch.allclose(law.std[..., 2:], large, rtol=1e-9)
+    assert torch.equal(law.mean, process.posterior(x_t, data, t, s).mean)
+    independent = torch.distributions.Independent(torch.distributions.Normal(law.mean, law.std), 2)
+    assert torch.allclose(law.log_prob(x_t), independent.log_prob(x_t))
+    other = process.posterior(x_t, x_t, t, s)
+    theirs = torch.distributions.Independent(torch.distributions.Normal(other.mean, other.std.expand_as(x_t)), 2)
+    assert torch.allclose(law.kl(other), torch.distributions.kl_divergence(independent, theirs))
+
+
+@scheduled
+def test_the_analytic_variance_makes_the_reverse_law_exact(schedule):
+    """For N(0, v) data p(x_s | x_t) is normal, and its moments are those of the joint normal law of x_s and x_t."""
+    v, t, s = 0.25, f64(0.05, 0.2, 0.4, 0.6, 0.9), f64(0.01, 0.1, 0.3, 0.4, 0.8)
+    (a, b), (a_s, b_s) = ((schedule.alpha(u), schedule.sigma(u)) for u in (t, s))
+    exact = AnalyticDenoiser(gaussian(schedule, 1), [1.0], {"x": (0.0, v**0.5)})
+    spread = (v * b**2 / (a**2 * v + b**2)).tolist()
+    denoiser, x_t = AnalyticVariance(exact, t.tolist(), {"x": spread}), normal(5, 1, 1)
+    law = denoiser({"x": x_t}, t).reverse("x", s)
+    total, total_s = a**2 * v + b**2, a_s**2 * v + b_s**2
+    covariance = a / a_s * total_s
+    assert torch.allclose(law.mean[:, 0, 0], covariance / total * x_t[:, 0, 0])
+    assert torch.allclose(law.std.expand_as(x_t)[:, 0, 0] ** 2, total_s - covariance**2 / total)
+
+
+def test_the_analytic_variance_is_measured_on_data():
+    """One pass over standard normal atoms of a centred space: v(t) = v s^2 / (a^2 v + s^2), of (n - 1) 3 directions."""
+    v, space, schedule = 0.36, ZeroCenterOfMass(), Cosine()
+    process = JointProcess({"x": GaussianProcess(schedule, space)})
+    exact = AnalyticDenoiser(process, [1.0], {"x": (0.0, v**0.5)})
+    mask = size_mask(torch.tensor([5, 3, 4, 2] * 500), 5)
+    x_0 = {"x": v**0.5 * space.noise(mask, Random(1, len(mask))).double()}
+    times = [0.2, 0.5, 0.8]
+    parts = [({"x": x_0["x"][k::2]}, mask[k::2]) for k in (0, 1)]
+    found = AnalyticVariance.measure(exact, parts, times).variance["x"]
+    a, b = schedule.alpha(f64(*times)), schedule.sigma(f64(*times))
+    expected = v * b**2 / (a**2 * v + b**2)
+    error = expected * (2 / (mask.sum() - len(mask)).item() / 3) ** 0.5  # of a variance from so many numbers
+    assert ((f64(*found) - expected).abs() < 4 * error).all()
+    assert AnalyticVariance.measure(exact, parts, times, bound=0.1).variance["x"] == [
+        0.1 if e > 0.1 else f for e, f in zip(expected, found, strict=True)
+    ]
+
+
+def test_the_analytic_variance_between_its_times():
+    exact = AnalyticDenoiser(gaussian(Cosine(), 1), [1.0], {"x": (0.0, 1.0)})
+    denoiser = AnalyticVariance(exact, [0.2, 0.4, 1.0], {"x": [1.0, 3.0, 0.0]})
+    t = f64(0.1, 0.2, 0.3, 0.7, 1.0)
+    variance = denoiser({"x": normal(5, 2, 1)}, t).variance["x"]
+    assert torch.allclose(variance, f64(1.0, 1.0, 2.0, 1.5, 0.0)[:, None, None])
+    assert AnalyticVariance(exact, [0.5], {"x": [2.0]})({"x": normal(5, 2, 1)}, t).variance["x"].unique().tolist() == [
+        2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "rule"),
+    [
+        ([], [], "times must ascend"),
+        ([0.5, 0.5], [1.0, 1.0], "times must ascend"),
+        ([0.1], [1.0, 2.0], "wants 1 numbers"),
+        ([0.1], [-1.0], "not negative"),
+        ([0.1], [math.nan], "not negative"),
+    ],
+)
+def test_a_senseless_analytic_variance_is_refused(times, values, rule):
+    exact = AnalyticDenoiser(gaussian(Cosine(), 1), [1.0], {"x": (0.0, 1.0)})
+    with pytest.raises(ValueError, match=rule):
+        AnalyticVariance(exact, times, {"x": values})
+    with pytest.raises(ValueError, match="no batches"):
+        AnalyticVariance.measure(exact, [], [0.5])

@@ -310,12 +310,73 @@ def test_categorical_log_prob_is_over_what_is_real():
     assert torch.allclose(process.reconstruction(x, p, times(0.01, 2), mask), -expected)
 
 
+WALK = [[0.5, 0.5, 0.0, 0.0], [0.2, 0.5, 0.3, 0.0], [0.0, 0.3, 0.5, 0.2], [0.0, 0.0, 0.5, 0.5]]  # between neighbours
+CYCLE = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]  # periodic, not symmetric, complex eigenvalues
+FALL = [[1.0, 0.0, 0.0], [0.6, 0.4, 0.0], [0.1, 0.8, 0.1]]  # ends in the first category
+matrix = pytest.mark.parametrize("rows", [WALK, CYCLE, FALL], ids=["walk", "cycle", "fall"])
+
+
+@matrix
+@scheduled
+def test_jumps_by_a_matrix_compose_and_have_their_rates(schedule, rows):
+    """P_a P_b = P_ab, and d P_a / d log a at a = 1 is I - R."""
+    k = len(rows)
+    process = CategoricalProcess(schedule, rows, Euclidean(k))
+    first, second, whole = matrices(process, k)
+    assert torch.allclose(first @ second, whole, atol=1e-13)
+    a = schedule.alpha(f64(T)) ** 2
+    jumps = torch.distributions.Poisson(-a.log()).log_prob(torch.arange(200).double()).exp()
+    power, expected = torch.eye(k).double(), torch.zeros(k, k).double()
+    for p in jumps:  # as often as it takes: a Poisson number of jumps by the rows of R
+        expected, power = expected + p * power, power @ f64(*rows)
+    assert torch.allclose(whole, expected, atol=1e-12)
+    pi = process.law(whole)
+    assert torch.allclose(pi @ f64(*rows), pi, atol=1e-12)
+    assert torch.allclose(process.marginal(eye(k), times(1.0, k)).probabilities[:, 0].sum(1), torch.ones(k).double())
+
+
+@matrix
+def test_a_matrix_at_the_end_of_a_flow_is_its_stationary_law(rows):
+    process = CategoricalProcess(Flow(), rows, Euclidean(len(rows)))
+    assert process.prior_kl(eye(len(rows))).abs().max() < 1e-9
+
+
+def test_a_matrix_of_equal_rows_is_a_law():
+    x, data = eye(4), torch.softmax(torch.randn(4, 1, 4), -1).double()
+    law = CategoricalProcess(Cosine(), LAWS["marginal"], Euclidean(4))
+    rows = CategoricalProcess(Cosine(), [LAWS["marginal"]] * 4, Euclidean(4))
+    for name, arguments in (
+        ("marginal", (x, times(T, 4))),
+        ("transition", (x, times(S, 4), times(T, 4))),
+        ("posterior", (x, data, times(T, 4), times(S, 4))),
+    ):
+        a, b = (getattr(process, name)(*arguments).probabilities for process in (law, rows))
+        assert torch.allclose(a, b, atol=1e-12), name
+
+
+@matrix
+@scheduled
+def test_posteriors_of_jumps_by_a_matrix_are_bayes_rule(schedule, rows):
+    k = len(rows)
+    process = CategoricalProcess(schedule, rows, Euclidean(k))
+    expected, whole = bayes(process, k)
+    possible = whole & (matrices(process, k)[2] > 1e-9)
+    estimate = torch.rand(k, k).double() * possible.T
+    estimate = estimate / estimate.sum(1, keepdim=True)
+    mixture = torch.einsum("ik,kij->ij", estimate, expected)
+    q = process.posterior(eye(k), estimate[:, None], times(T, k), times(S, k)).probabilities[:, 0]
+    assert torch.allclose(q, mixture, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("law", "space", "message"),
     [
         ([0.5, 0.6], Euclidean(2), "2 probabilities that sum to 1"),
         ([1.5, -0.5], Euclidean(2), "2 probabilities that sum to 1"),
         ([0.5, 0.5], Euclidean(3), "3 probabilities that sum to 1"),
+        ([[0.5, 0.5], [0.5, 0.6]], Euclidean(2), "2 probabilities that sum to 1"),
+        ([[0.5, 0.5]], Euclidean(2), "or as many rows of them"),
+        ([[1.0, 0.0], [0.0, 1.0]], Euclidean(2), "several stationary laws"),
         ([0.2, 0.3, 0.5], ZeroCenterOfMass(3), "no centre of mass"),
         ([0.5, 0.5], Euclidean(2, "grid", [4, 4]), "channels first"),
     ],

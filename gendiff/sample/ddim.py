@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample.plan import Step
 from gendiff.sample.sampler import Evaluate, Sampler, draw_categories
+
+VARIANCES = ("small", "large", "learned", "analytic")
 
 
 class DDIM(Sampler):
@@ -20,19 +23,30 @@ class DDIM(Sampler):
         c = \eta\, \sigma_{ts} \sigma_s / \sigma_t, \quad
         \sigma_{ts}^2 = \sigma_t^2 - (\alpha_t / \alpha_s)^2 \sigma_s^2
 
-    with :math:`\tilde c = c`, or :math:`\eta\sigma_{ts}` for the large variance. :math:`\eta = 0` is Euler's step in
-    the log signal-to-noise ratio. A temperature :math:`\tau < 1` takes less noise in than the law asks for, which
-    trades variety for likely samples (low-temperature sampling).
+    with :math:`\tilde c` by `variance`:
+
+    ==========  ====================================================================================================
+    "small"     c, right for data without spread
+    "large"     :math:`\eta\sigma_{ts}`, right for data of unit variance
+    "learned"   :math:`\mathrm{large}^f\, \mathrm{small}^{1 - f}`, f the fraction that the network puts out
+    "analytic"  :math:`[c^2 + (\alpha_s - \sqrt{\sigma_s^2 - c^2}\, \alpha_t / \sigma_t)^2 v(t)]^{1/2}`, in the last
+                step too, v the variance of data around their estimate (:class:`gendiff.denoise.AnalyticVariance`)
+    ==========  ====================================================================================================
+
+    :math:`\eta = 0` is Euler's step in the log signal-to-noise ratio. A temperature :math:`\tau < 1` takes less noise
+    in than the law asks for, which trades variety for likely samples (low-temperature sampling).
 
     Arguments:
         steps: How many steps (50).
         grid: Spacing of the times.
         eta: 0 deterministic, 1 ancestral.
-        variance: "small", the posterior variance for data without spread; or "large", that for data of unit variance.
+        variance: "small", "large", "learned" or "analytic".
         temperature: tau (1), of Gaussian fields.
 
     References:
         | Denoising diffusion implicit models (Song et al., 2020) | https://arxiv.org/abs/2010.02502
+        | Improved denoising diffusion probabilistic models (Nichol, Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+        | Analytic-DPM (Bao et al., 2022) | https://arxiv.org/abs/2201.06503
         | Chroma (Ingraham et al., 2023): low-temperature sampling | https://doi.org/10.1038/s41586-023-06728-8
     """
 
@@ -51,8 +65,8 @@ class DDIM(Sampler):
             raise ValueError(f"temperature must lie in [0, 1], got {temperature}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie in [0, 1] (0 deterministic, 1 ancestral), got {eta}")
-        if variance not in ("small", "large"):
-            raise ValueError(f"variance must be 'small' or 'large', got {variance!r}")
+        if variance not in VARIANCES:
+            raise ValueError(f"variance must be one of {VARIANCES}, got {variance!r}")
         self.eta, self.variance, self.temperature = eta, variance, temperature
 
     def step(
@@ -74,16 +88,34 @@ class DDIM(Sampler):
                 continue
             at, to, data = step.at[name], step.to[name], estimate.data[name]
             noise = (x[name] - at.alpha * data) / at.sigma
-            if self.eta == 0 or step.last:
+            if self.variance != "analytic" and (self.eta == 0 or step.last):
                 result[name] = to.alpha * data + to.sigma * noise
                 continue
-            between = (at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2).clamp(min=0).sqrt()
-            c = self.eta * between * to.sigma / at.sigma
-            fresh = self.temperature * (self.eta * between if self.variance == "large" else c)
-            result[name] = (
-                to.alpha * data + (to.sigma**2 - c**2).clamp(min=0).sqrt() * noise + fresh * field.noise(mask, random)
-            )
+            large = self.eta * (at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2).clamp(min=0).sqrt()
+            small = large * to.sigma / at.sigma
+            kept = (to.sigma**2 - small**2).clamp(min=0).sqrt()
+            fresh = large if self.variance == "large" else small
+            if self.variance == "learned":
+                fraction = _known(estimate.fraction, name, "learned")
+                fresh = torch.exp(fraction * large.log() + (1 - fraction) * small.log())
+            elif self.variance == "analytic":
+                of_data = to.alpha - kept * at.alpha / at.sigma
+                fresh = (small**2 + of_data**2 * _known(estimate.variance, name, "analytic")).sqrt()
+            mean = to.alpha * data + kept * noise
+            result[name] = mean + self.temperature * fresh * field.noise(mask, random)
         return result
+
+
+def _known(variances: State, name: str, kind: str) -> Tensor:
+    if name not in variances:
+        ways = {
+            "learned": "its network must put out the field's fraction",
+            "analytic": "wrap the denoiser in AnalyticVariance",
+        }
+        raise ValueError(
+            f"variance {kind!r} of field {name!r} is not known to this denoiser: {ways[kind]}, or take 'small'"
+        )
+    return variances[name]
 
 
 class Ancestral(DDIM):
@@ -92,7 +124,7 @@ class Ancestral(DDIM):
     Arguments:
         steps: How many steps (1000).
         grid: Spacing of the times.
-        variance: "small" or "large".
+        variance: "small", "large", "learned" or "analytic".
         temperature: Scale of the noise that is taken in (1).
 
     References: | Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239

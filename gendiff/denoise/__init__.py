@@ -1,0 +1,17 @@
+"""From a network to the denoiser E[x_0 | x_t]; the exact denoiser of known laws; the variance around it."""
+
+from gendiff.denoise.analytic import AnalyticDenoiser
+from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition
+from gendiff.denoise.estimate import Estimate
+from gendiff.denoise.variance import AnalyticVariance
+
+__all__ = [
+    "NOISE_LEVELS",
+    "PARAMETERIZATIONS",
+    "AnalyticDenoiser",
+    "AnalyticVariance",
+    "Denoiser",
+    "Estimate",
+    "Network",
+    "null_condition",
+]
