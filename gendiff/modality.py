@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from gendiff.config import GROUP, Configurable
@@ -119,6 +120,18 @@ class Modality(Configurable, ABC):
     @abstractmethod
     def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:
         """Draw how many elements each sample has, (B,), from p(N), within bounds if given."""
+
+    def log_size(self, sizes: Tensor) -> Tensor:
+        """Return log p(N) in nats of sizes (B,); 0 where there is only one size."""
+        return torch.zeros(sizes.shape, dtype=torch.float64)
+
+    def log_volume(self, sizes: Tensor) -> Tensor:
+        """Return log |d data / d state| of samples of these sizes, (B,): the price of the data's own units."""
+        return torch.zeros(sizes.shape, dtype=torch.float64)
+
+    def labels(self, records: Any) -> list[str]:
+        """Return a name for each record that was read, "" where there is none."""
+        return [""] * len(records)
 
     @abstractmethod
     def annotate(self, records: list[Any], **facts: Any) -> None:

@@ -20,12 +20,14 @@ import torch
 
 from gendiff import __version__
 from gendiff.config import build, describe
+from gendiff.data import Batch, Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, check_file, json_text, new_folder, read_json
 from gendiff.guide import ClassifierFree
+from gendiff.likelihood import log_density, variational_bound
 from gendiff.modality import Modality
 from gendiff.ops import Random, State, size_mask
-from gendiff.sample import Sampler
+from gendiff.sample import Heun, Sampler
 
 FORMAT = 1
 """Version of the model folder; a folder of another version is refused with its number."""
@@ -189,11 +191,9 @@ class Model:
         denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
         random = Random(seed, indices)
         numbers = self.modality.draw_sizes(random, *sizes)
-        order = numbers.argsort(stable=True)
-        batches = _cut(numbers[order], batch_size)
+        batches = _batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
-        for k, (start, stop) in enumerate(batches):
-            rows = order[start:stop]
+        for k, rows in enumerate(batches):
             mask = size_mask(numbers[rows]).to(device)
             stream = random.select(rows)
             stream = Random(seed, stream.indices, device, stream.draws)
@@ -209,6 +209,148 @@ class Model:
                 records[row] = record
         self.denoiser.train(training)
         return records
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        records: Any,
+        method: str = "bound",
+        steps: int = 200,
+        seed: int = 0,
+        batch_size: int = 256,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        r"""Return log p(x, N) of records in nats, in the units of the data (molecules: Å, centred).
+
+        .. math:: \log p(x, N) = \log p(N) + \log p(z | N) - \log |dx / dz|, \qquad z = \mathrm{encode}(x)
+
+        Fields of one-hot categories with logits count with the probability of their categories under "bound", and with
+        the density of their one-hot numbers under "flow"; the two compare only in models without such fields.
+
+        Arguments:
+            records: What the modality's `read` returned.
+            method: "bound", a lower bound of log p (:func:`gendiff.likelihood.variational_bound`), or "flow", the
+                density of the probability flow (:func:`gendiff.likelihood.log_density`).
+            steps: Steps of the bound, on a grid of log-SNR (200).
+            seed: Seed of the noise.
+            batch_size: Samples computed together.
+            progress: Called with (batches done, batches in all).
+
+        Returns:
+            By name, each (M,), in the order of the records: "log_prob", "dim" (degrees of freedom of the state), "size"
+            (log p(N)), "volume" (log |dx/dz|) and, of the bound, "prior", "diffusion", "reconstruction".
+
+        Raises:
+            UserError: for another method, steps < 1, or records that the model does not know.
+        """
+        if method not in ("bound", "flow"):
+            raise UserError(f"--method must be bound or flow, got {method!r}")
+        if steps < 1:
+            raise UserError(f"--steps must be at least 1, got {steps}")
+        process = self.denoiser.process
+        categorical = [name for name, field in process.items() if field.categorical]
+        if method == "flow" and categorical:
+            raise UserError(f"--method flow needs Gaussian fields, and {categorical[0]!r} is categorical; take bound")
+
+        def evaluate(batch: Batch, random: Random) -> State:
+            if method == "bound":
+                parts = variational_bound(
+                    self.denoiser, batch.state, batch.mask, random=random, steps=steps, grid="log_snr"
+                )
+                parts["log_prob"] = -parts.pop("total")
+            else:
+                parts = {
+                    "log_prob": log_density(
+                        self.denoiser, batch.state, batch.mask, random=random, directions="gaussian"
+                    )
+                }
+            free = [field.space.dim(batch.mask, batch.state[name]) for name, field in process.items()]
+            return {**parts, "dim": torch.stack(free).sum(0)}
+
+        data = self.modality.encode(records)
+        found = self._over(data, evaluate, seed, batch_size, progress)
+        found["size"], found["volume"] = self.modality.log_size(data.sizes), self.modality.log_volume(data.sizes)
+        found["log_prob"] = found["log_prob"].double() + found["size"] - found["volume"]
+        return found
+
+    @torch.no_grad()
+    def encode(
+        self,
+        records: Any,
+        sampler: Sampler | None = None,
+        steps: int = 50,
+        batch_size: int = 256,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Ragged:
+        """Return the latent codes of records: the states at t = 1 from which :meth:`decode` draws them again.
+
+        Arguments:
+            records: What the modality's `read` returned.
+            sampler: A deterministic sampler (Heun).
+            steps: Steps of the default sampler (50).
+            batch_size: Samples computed together.
+            progress: Called with (batches done, batches in all).
+
+        Raises:
+            UserError: for steps < 1, a sampler that cannot encode, or records that the model does not know.
+        """
+        walker = sampler or _heun(steps)
+        data = self.modality.encode(records)
+
+        def evaluate(batch: Batch, random: Random) -> State:
+            try:
+                return walker.encode(self.denoiser, batch.state, batch.mask)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+
+        codes = self._over(data, evaluate, 0, batch_size, progress)
+        return Ragged(data.sizes, codes)
+
+    @torch.no_grad()
+    def decode(
+        self, codes: Ragged, sampler: Sampler | None = None, steps: int = 50, batch_size: int = 256
+    ) -> list[Any]:
+        """Return the records of latent codes; arguments as :meth:`encode`."""
+        walker = sampler or _heun(steps)
+        records: list[Any] = [None] * len(codes)
+        for rows in _batches(codes.sizes, batch_size):
+            batch = codes.batch(rows).to(self.device)
+            mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
+            x = walker(self.denoiser, batch.state, mask)
+            for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
+                records[row] = record
+        return records
+
+    def _over(
+        self,
+        data: Ragged,
+        evaluate: Callable[[Batch, Random], State],
+        seed: int,
+        batch_size: int,
+        progress: Callable[[int, int], Any] | None,
+    ) -> State:
+        """Gather what `evaluate` says of every sample, in batches of nearly one size, in the order of `data`.
+
+        A result with an axis of elements comes back without padding, one sample after another.
+        """
+        if batch_size < 1:
+            raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+        training = self.denoiser.training
+        self.denoiser.eval()
+        parts: dict[str, list[torch.Tensor]] = {}
+        batches = _batches(data.sizes, batch_size)
+        for k, rows in enumerate(batches):
+            batch = data.batch(rows).to(self.device)
+            for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
+                ragged = value.dim() > 1
+                pieces = [value[i, : int(n)] if ragged else value[i] for i, n in enumerate(data.sizes[rows])]
+                parts.setdefault(name, [torch.empty(0)] * len(data))
+                for row, piece in zip(rows.tolist(), pieces, strict=True):
+                    parts[name][row] = piece.cpu()
+            if progress is not None:
+                progress(k + 1, len(batches))
+        self.denoiser.train(training)
+        return {n: torch.cat(v) if v[0].dim() else torch.stack(v) for n, v in parts.items()}
 
     def write(self, records: list[Any], path: str | Path) -> None:
         """Write records in the format of the file's ending."""
@@ -291,6 +433,18 @@ def _cut(sizes: torch.Tensor, batch_size: int) -> list[tuple[int, int]]:
             cuts.append((start, i))
             start = i
     return [*cuts, (start, len(values))]
+
+
+def _batches(sizes: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Return the rows of each batch: samples of nearly one size, within the bounds of :func:`_cut`."""
+    order = sizes.argsort(stable=True)
+    return [order[start:stop] for start, stop in _cut(sizes[order], batch_size)]
+
+
+def _heun(steps: int) -> Sampler:
+    if steps < 1:
+        raise UserError(f"--steps must be at least 1, got {steps}")
+    return Heun(steps)
 
 
 def load(source: str | Path, device: torch.device | str = "cpu") -> Model:

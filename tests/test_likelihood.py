@@ -369,6 +369,29 @@ def test_hutchinsons_estimate_is_unbiased():
     assert abs(ours.mean() - exact) < 4 * ours.std() / n**0.5 + 1e-4
 
 
+def test_gaussian_directions_are_exact_where_the_flow_is_isotropic_and_unbiased_elsewhere():
+    process = JointProcess({"x": GaussianProcess(Flow(), ZeroCenterOfMass(2))})
+    denoiser = AnalyticDenoiser(process, [1.0], {"x": (0.0, 0.8)})
+    x_0 = {"x": f64([0.3, 1.0], [-0.3, -1.0], [0.0, 0.0]).expand(5, 3, 2)}
+    ours = log_density(denoiser, x_0, size_mask(torch.tensor([2] * 5), 3), directions="gaussian")
+    exact = -0.5 * (2 * 1.09 / 0.64 + 2 * math.log(2 * math.pi * 0.64))
+    assert torch.allclose(ours, f64(exact), atol=1e-4)
+    denoiser, log_p = mixture()
+    n, x_0 = 500, f64(0.1, 0.2, 0.3)[None, None]
+    ours = log_density(denoiser, {"x": x_0.expand(n, 1, 3)}, torch.ones(n, 1).bool(), directions="gaussian")
+    assert abs(ours.mean() - log_p(x_0)) < 4 * ours.std() / n**0.5
+    assert ours.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"), [({"directions": "up"}, "directions must be"), ({"probes": 0}, "at least 1")]
+)
+def test_senseless_probes_are_refused(options, rule):
+    denoiser, _ = mixture()
+    with pytest.raises(ValueError, match=rule):
+        log_density(denoiser, {"x": torch.zeros(1, 1, 3).double()}, **options)
+
+
 def test_density_of_centred_shapes_ignores_padding_neighbours_rotation_and_order():
     space = ZeroCenterOfMass(2)
     process = JointProcess({"x": GaussianProcess(Flow(), space)})

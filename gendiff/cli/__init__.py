@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "examples in, trained model out",
     "sample": "draw new samples from a model",
     "evaluate": "metrics of generated samples, the reference's own numbers beside them",
+    "logprob": "how likely a model finds the records of files",
+    "encode": "latent codes of the records of files",
     "report": "one HTML page of a run or of generated samples",
     "data": "the data sets that gendiff knows: list, info, get",
     "doctor": "versions, devices, what is missing and how to get it",

@@ -32,7 +32,7 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-STEPS = 3800
+STEPS = 4500
 
 
 def main(argv: Sequence[str]) -> int:

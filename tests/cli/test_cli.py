@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import re
 import signal
@@ -200,6 +202,56 @@ def test_atoms(gendiff, tmp_path, text, sizes):
     assert gendiff(*words).status == 0
     drawn, _ = Molecules.read([tmp_path / "new.npz"], strict=False, fragments="keep")
     assert set(drawn.num_heavy.tolist()) == sizes
+
+
+def test_logprob(gendiff, tmp_path):
+    """One line for each record, in order: the numbers of the model, and what they add up to."""
+    path = examples.write(tmp_path / "some.sdf", 6)
+    words = ("logprob", examples.run(), path, "-o", tmp_path / "p.csv", "--steps", 4)
+    result = gendiff(*words)
+    assert (result.status, result.err) == (0, "")
+    assert "mean log p" in result.out
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [Chem.CanonSmiles(text) for text in examples.SMILES[:6]]
+    model = load(examples.run())
+    found = model.log_prob(model.modality.read([path])[0], steps=4)["log_prob"]
+    assert [float(row["log_prob"]) for row in rows] == pytest.approx(found.tolist(), rel=1e-4)
+    for row in rows:
+        parts = float(row["prior"]) + float(row["diffusion"]) + float(row["reconstruction"])
+        expected = float(row["size"]) - float(row["volume"]) - parts
+        assert float(row["log_prob"]) == pytest.approx(expected, rel=1e-3)
+        assert float(row["bits_per_dim"]) * float(row["dim"]) * math.log(2) == pytest.approx(-expected, rel=1e-3)
+
+
+def test_encode(gendiff, tmp_path):
+    path = examples.write(tmp_path / "some.xyz", 5)
+    result = gendiff("encode", examples.run(), path, "-o", tmp_path / "codes.npz", "--steps", 3)
+    assert (result.status, result.err) == (0, "")
+    with np.load(tmp_path / "codes.npz", allow_pickle=False) as codes:
+        sizes = [mol.GetNumHeavyAtoms() for mol in examples.molecules()[:5]]
+        assert codes["sizes"].tolist() == sizes
+        assert codes["position"].shape == (sum(sizes), 3)
+        assert np.isfinite(codes["element"]).all()
+
+
+@pytest.mark.parametrize(("command", "output"), [("logprob", "p.csv"), ("encode", "z.npz")])
+def test_a_model_run_over_files_refuses_bad_words(gendiff, tmp_path, command, output):
+    path = examples.write(tmp_path / "some.sdf", 3)
+    strange = tmp_path / "strange.smi"
+    strange.write_text("CBr bromomethane\n")
+    for words, reason in (
+        ((path, "-o", tmp_path / "table.txt"), "cannot write .txt"),
+        ((path, "-o", tmp_path / output, "--steps", 0), "--steps must be at least 1, got 0"),
+        ((path, "-o", tmp_path / output, "--batch-size", 0), "--batch-size must be at least 1, got 0"),
+        ((strange, "-o", tmp_path / output), "element of atomic number 35"),
+        ((tmp_path / "none.sdf", "-o", tmp_path / output), "no such file"),
+    ):
+        result = gendiff(command, examples.run(), *words)
+        assert result.status == 1
+        assert reason in result.err
+        assert len(result.err.strip().splitlines()) == 1
+        assert not (tmp_path / output).exists()
 
 
 def test_resume(gendiff, tmp_path):

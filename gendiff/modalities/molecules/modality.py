@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from gendiff.modalities.molecules.encode import from_state, to_ragged
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.modality import PRESETS, Modality
 from gendiff.nn.egnn import EGNN
-from gendiff.objective import Objective
+from gendiff.objective import Objective, Power
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Sampler
 from gendiff.schedule import Flow
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
-SHAPES = {"tiny": (64, 5), "small": (128, 6), "base": (256, 9)}
-"""Width and layers of the EGNN of each preset: 0.2, 1.0 and 5.3 million parameters."""
+SHAPES = {"tiny": (64, 3), "small": (128, 6), "base": (256, 9)}
+"""Width and layers of the EGNN of each preset: 0.14, 1.0 and 5.6 million parameters."""
 
 HYDROGENS, RULES = ("explicit", "implicit"), ("lookup", "rdkit")
 
@@ -156,6 +157,7 @@ class Molecules(Modality):
             normalization=8.0,
             distance_features=32,
             distance_range=4.0,
+            vector_channels=8,
         )
 
     def denoiser(self, preset: str = "small") -> Denoiser:
@@ -167,13 +169,25 @@ class Molecules(Modality):
         return Denoiser(self.network(preset), self.process(), rows, scale)
 
     def objective(self) -> Objective:  # noqa: D102
-        return Objective("velocity", {"element": 0.5, "charge": 0.5}, max_weight=2500.0)
+        return Objective("velocity", {"element": 0.5, "charge": 0.5}, times=Power(1.5), max_weight=2500.0)
 
     def sampler(self) -> Sampler:  # noqa: D102
-        return Ancestral(200, "quadratic")
+        return Ancestral(100, "quadratic")
 
     def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:  # noqa: D102
         return self.size_model.sample(random, low, high)
+
+    def log_size(self, sizes: Tensor) -> Tensor:  # noqa: D102
+        return self.size_model.log_prob(sizes).double()
+
+    def log_volume(self, sizes: Tensor) -> Tensor:
+        """Return (N - 1) 3 log(position_scale), for densities in Å on centred coordinates."""
+        return (sizes.double() - 1) * 3 * math.log(self.position_scale)
+
+    def labels(self, records: MoleculeArrays) -> list[str]:
+        """Return the SMILES of each molecule, or its name."""
+        smiles = records.smiles or [""] * len(records)
+        return [text or name for text, name in zip(smiles, records.names, strict=True)]
 
     def annotate(self, records: list[Any], **facts: Any) -> None:
         """Note SMILES, QED, logP, molecular weight, validity and origin as properties of each molecule."""

@@ -1,0 +1,75 @@
+"""`gendiff logprob`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from gendiff.cli.parsing import parse, parser, say, step_bar
+from gendiff.cli.sample import pick_device
+from gendiff.files import atomic_write, check_target
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser."""
+    p = parser(
+        "logprob",
+        "Say how likely a model finds the records of files: log p in nats (molecules: of coordinates in Å), and the "
+        "parts it is made of, a line of .csv for each.",
+    )
+    p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
+    p.add_argument("files", type=str, nargs="+", help="records to judge, in the formats that training reads")
+    p.add_argument("-o", "--output", type=str, required=True, help="table to write: .csv")
+    p.add_argument(
+        "--method",
+        choices=("bound", "flow"),
+        default="bound",
+        help="bound (variational, never above log p) or flow (density of the probability flow, Hutchinson's trace)",
+    )
+    p.add_argument("--steps", type=int, default=200, help="steps of the bound; more are tighter and take longer")
+    p.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    add_reading(p)
+    return p
+
+
+def add_reading(p: ArgumentParser) -> None:
+    """Add the options of a command that runs a model over the records of files."""
+    p.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
+    )
+    p.add_argument("--batch-size", type=int, default=256, help="samples computed together")
+    p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Judge."""
+    args = parse(build_parser(), argv)
+    from gendiff.model import load
+
+    output = Path(args.output)
+    check_target(output, (".csv",))
+    model = load(args.model, device=pick_device(args.device))
+    records, report = model.modality.read(args.files, on_error=args.on_error)
+    for line in report.lines():
+        say(line)
+    found = model.log_prob(records, args.method, args.steps, args.seed, args.batch_size, progress=step_bar("judging"))
+    names = ["log_prob", "bits_per_dim", *(name for name in found if name != "log_prob")]
+    found["bits_per_dim"] = -found["log_prob"] / (found["dim"] * math.log(2))
+    columns: list[list[Any]] = [found[name].tolist() for name in names]
+    with atomic_write(output) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["record", "label", *names])
+        for k, (label, *row) in enumerate(zip(model.modality.labels(records), *columns, strict=True)):
+            table.writerow([k + 1, label, *(f"{value:.6g}" for value in row)])
+    finite = found["log_prob"][found["log_prob"].isfinite()]
+    if len(finite) < len(records):
+        say(f"{len(records) - len(finite):,} of a size that the model never saw: log p is -inf")
+    if len(finite):
+        error = f" ± {float(finite.std() / len(finite) ** 0.5):.3g}" if len(finite) > 1 else ""
+        say(f"mean log p {float(finite.mean()):.4g}{error} nats over {len(finite):,} records: {output}")
+    return 0
