@@ -11,7 +11,7 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.likelihood import bits_per_dim, log_density, variational_bound
 from gendiff.ops import Random, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-from gendiff.schedule import Cosine, Flow, Linear, Polynomial, Schedule
+from gendiff.schedule import Cosine, Flow, Harmonic, Linear, Polynomial
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "polynomial": Polynomial(), "flow": Flow()}
@@ -245,18 +245,11 @@ def test_sampled_categorical_bound_is_the_enumerated_one():
     assert error < 0.02
 
 
-class Retention(Schedule):
-    """Sohl-Dickstein's binomial chain, beta_t = 1 / (T - t + 1): a token is kept with probability 1 - t."""
-
-    def alpha(self, t):
-        return (1 - t).sqrt()
-
-
 @pytest.mark.parametrize(("steps", "expected", "error"), [(20, 2.496, 0.055), (200, 2.331, 0.018)])
 def test_heartbeat(steps, expected, error):
     """Sequences of 20 bits with a one at every fifth place: log2(5) bits, and the published bound of the chain."""
     beats = torch.eye(5).repeat(1, 4).double()
-    process = JointProcess({"c": CategoricalProcess(Retention(), [0.5, 0.5], Euclidean(2))})
+    process = JointProcess({"c": CategoricalProcess(Harmonic(), [0.5, 0.5], Euclidean(2))})
     law = torch.stack([1 - beats, beats], -1)
     denoiser, n = AnalyticDenoiser(process, [0.2] * 5, {"c": law}), 800 if steps == 20 else 200
     x_0 = {"c": law.repeat(n // 5, 1, 1)}

@@ -1,57 +1,15 @@
-"""Time grids and the tables that plans become."""
+"""The tables that plans become."""
 
 import pytest
 import torch
 
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-from gendiff.sample import Table, downward, time_grid
+from gendiff.sample import Table
 from gendiff.schedule import Cosine, Flow, Linear, Polynomial
 from gendiff.space import Euclidean
 
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "polynomial": Polynomial(), "flow": Flow()}
 scheduled = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-
-
-def test_uniform_and_quadratic_times():
-    assert time_grid(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert time_grid(4, "quadratic") == [1.0, 0.5625, 0.25, 0.0625, 0.0]
-    assert time_grid(2, start=0.6) == [0.6, 0.3, 0.0]
-    assert time_grid(1) == [1.0, 0.0]
-
-
-@pytest.mark.parametrize("start", [1.0, 0.7, 0.05])
-@scheduled
-def test_log_snr_times_are_even_steps_of_it(schedule, start):
-    times = time_grid(20, "log_snr", schedule, start)
-    assert (times[0], times[-1], len(times)) == (start, 0.0, 21)
-    assert all(t > s for t, s in downward(times))
-    inner = schedule.log_snr(torch.tensor(times[1:-1], dtype=torch.float64))
-    steps = inner.diff()
-    assert torch.allclose(steps, steps[:1].expand(18), rtol=1e-6)
-    low = schedule.log_snr(torch.tensor(1e-3 * start, dtype=torch.float64)).item()
-    assert inner[-1].item() == pytest.approx(min(12.0, low), rel=1e-6)
-    assert inner[0].item() - max(-10, schedule.log_snr(torch.tensor(start).double()).item()) == pytest.approx(
-        steps[0].item(), rel=1e-6
-    )
-
-
-def test_log_snr_of_one_step():
-    assert time_grid(1, "log_snr", Flow()) == [1.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"steps": 5, "start": 0.0}, "start must lie in"),
-        ({"steps": 5, "start": 1.1}, "start must lie in"),
-        ({"steps": 5, "kind": "cubic"}, "grid must be one of .* got 'cubic'"),
-        ({"steps": 5, "kind": "log_snr"}, "a log_snr grid needs the schedule"),
-    ],
-)
-def test_impossible_grids_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        time_grid(**options)
 
 
 def joint(schedule):
@@ -82,7 +40,8 @@ def test_the_table_holds_the_levels_of_every_field(schedule):
                 if time == 0:
                     alpha, sigma = torch.tensor(1.0), torch.tensor(0.0)  # clean data, whatever the schedule says
                 level = levels[name]
-                assert level.alpha.dtype == level.sigma.dtype == like[name].dtype
+                assert level.alpha.dtype == level.sigma.dtype == level.log_ratio.dtype == torch.float64
+                assert level.numbers == tuple(value.item() for value in level[:3])
                 assert level.alpha.item() == pytest.approx(alpha.item(), rel=1e-6)
                 assert level.sigma.item() == pytest.approx(sigma.item(), rel=1e-6)
                 assert level.log_ratio.item() == pytest.approx((alpha.log() - sigma.log()).item(), rel=1e-5, abs=1e-6)
