@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -42,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     for line in report.lines():
         say(line)
     codes = model.encode(records, steps=args.steps, batch_size=args.batch_size, progress=step_bar("encoding"))
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in codes.fields.items()}
     with atomic_write(output, "wb") as file:
-        np.savez(file, sizes=codes.sizes.numpy(), **{name: value.numpy() for name, value in codes.fields.items()})
+        np.savez(file, sizes=codes.sizes.numpy(), **arrays)
     say(f"{len(codes):,} codes: {output}")
     return 0

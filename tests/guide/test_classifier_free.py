@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gendiff.denoise import AnalyticDenoiser, Estimate
-from gendiff.guide import ClassifierFree
+from gendiff.guide import ClassifierFree, Gradient, Threshold
 from gendiff.ops import Random, expand, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.sample import DDIM, Ancestral, DPMSolver, Heun, downward
@@ -95,7 +95,7 @@ class TwoWidths:
     def __init__(self, schedule):
         self.process = JointProcess({"x": GaussianProcess(schedule, Euclidean(1, "grid", [1]))})
 
-    def __call__(self, x_t, t, mask=None, condition=None, previous=None):
+    def __call__(self, x_t, t, mask=None, condition=None, previous=None, noise=None):
         v = expand(torch.nan_to_num(condition["y"], nan=4.0), x_t["x"])
         alpha, sigma = (expand(f(t), v) for f in (self.process.schedule.alpha, self.process.schedule.sigma))
         return Estimate(self.process, x_t, t, {"x": alpha * v / (alpha**2 * v + sigma**2) * x_t["x"]})
@@ -150,10 +150,11 @@ def test_both_estimates_come_from_one_call_with_all_that_belongs_to_it():
     spy = Spy(plain.process, plain.weights, plain.law)
     x, mask = state()
     t, previous = torch.linspace(0.1, 0.9, 6, dtype=torch.float64), {name: value + 1 for name, value in x.items()}
-    ClassifierFree(spy, 2.0)(x, t, mask, CONDITION, previous)
-    ((both, times, masks, condition, last),) = calls
+    noise = torch.randn(6, 4)
+    ClassifierFree(spy, 2.0)(x, t, mask, CONDITION, previous, noise)
+    ((both, times, masks, condition, last, noises),) = calls
     assert condition["component"].tolist() == [*CONDITION["component"].tolist(), *[-1] * 6]
-    for twice, once in ((times, t), (masks, mask), (both["c"], x["c"]), (last["x"], previous["x"])):
+    for twice, once in ((times, t), (masks, mask), (both["c"], x["c"]), (last["x"], previous["x"]), (noises, noise)):
         assert torch.equal(twice, torch.cat([once, once]))
 
 
@@ -163,3 +164,93 @@ def test_guidance_needs_a_condition(scale, condition):
     x, mask = state()
     with pytest.raises(ValueError, match="classifier-free guidance needs a condition; sample with one"):
         ClassifierFree(coupled(), scale)(x, f64(*[0.5] * 6), mask, condition)
+
+
+# Rescaling
+
+
+def deviation(value, mask):
+    """The standard deviation over the real entries of each sample."""
+    entries = mask[..., None].expand_as(value)
+    return torch.stack([v[m].std() for v, m in zip(value, entries, strict=True)])
+
+
+class Wide(AnalyticDenoiser):
+    """Four nodes of two numbers, which a condition places and shapes."""
+
+    def __init__(self, schedule):
+        process = JointProcess({"x": GaussianProcess(schedule, Euclidean(2))})
+        means = torch.arange(16, dtype=torch.float64).reshape(2, 4, 2).sin()
+        super().__init__(process, [0.4, 0.6], {"x": (means, f64(0.3, 0.8)[:, None, None])})
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Flow()], ids=["linear", "flow"])
+def test_a_full_rescale_has_the_deviation_of_the_conditional_v(schedule):
+    """Over the real entries of each sample; half a rescale lies half way."""
+    mask = size_mask(torch.tensor([4, 2, 3, 4, 1, 4]), 4)
+    x = {"x": torch.randn(6, 4, 2).double() * mask[..., None]}
+    t = torch.linspace(0.05, 0.95, 6, dtype=torch.float64)
+    plain = Wide(schedule)(x, t, mask, CONDITION)
+    guided, half, full = (
+        ClassifierFree(Wide(schedule), 4.0, rescale=phi)(x, t, mask, CONDITION) for phi in (0, 0.5, 1)
+    )
+    wanted, grown = deviation(plain.v["x"], mask), deviation(guided.v["x"], mask)
+    assert torch.allclose(deviation(full.v["x"], mask), wanted, rtol=1e-12)
+    assert torch.allclose(deviation(half.v["x"], mask), (wanted + grown) / 2, rtol=1e-12)
+    assert ((grown / wanted - 1).abs() > 0.5).sum() >= 4
+    assert torch.allclose(full.v["x"], expand(wanted / grown, x["x"]) * guided.v["x"], rtol=1e-10)
+    assert not full.data["x"][~mask].any()
+
+
+def test_rescaling_leaves_classes_lone_numbers_and_what_is_not_guided_alone():
+    x, mask = state()  # every other sample has one number only, which has no deviation
+    t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
+    plain = coupled()
+    plain.law["x"] = (f64([-1.0, 0.5], [1.0, 0.0])[:, :, None], 0.6)
+    guided, full = (ClassifierFree(plain, 4.0, rescale=phi)(x, t, mask, CONDITION).data for phi in (0, 1))
+    assert torch.equal(guided["c"], full["c"])
+    assert torch.equal(guided["x"][1::2], full["x"][1::2])
+    assert not torch.isclose(guided["x"][::2, 0], full["x"][::2, 0]).any()
+    elsewhere = ClassifierFree(plain, 4.0, (50.0, 60.0), rescale=1)(x, t, mask, CONDITION).data
+    assert torch.equal(elsewhere["x"], plain(x, t, mask, CONDITION).data["x"])
+
+
+def test_what_else_the_model_says_is_that_of_the_condition():
+    class Knowing(AnalyticDenoiser):
+        def forward(self, x_t, t, mask, condition, *rest):
+            estimate = super().forward(x_t, t, mask, condition, *rest)
+            estimate.fraction["x"] = expand(condition["component"], x_t["x"]) + 0 * x_t["x"]
+            estimate.variance["x"] = expand(condition["component"], x_t["x"])
+            return estimate
+
+    plain = coupled()
+    x, mask = state()
+    guided = ClassifierFree(Knowing(plain.process, plain.weights, plain.law), 2.0)(
+        x, torch.full((6,), 0.5), mask, CONDITION
+    )
+    assert torch.equal(guided.fraction["x"], CONDITION["component"][:, None, None].expand(6, 2, 1).double())
+    assert torch.equal(guided.variance["x"], CONDITION["component"][:, None, None])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": math.nan}, "scale must be a finite number, got nan"),
+        ({"scale": math.inf}, "scale must be a finite number, got inf"),
+        (
+            {"scale": 2, "interval": (1.0,)},
+            r"interval must be two log signal-to-noise ratios \(low, high\), got \(1.0,\)",
+        ),
+        ({"scale": 2, "interval": (math.nan, 1.0)}, "interval must be two"),
+        ({"scale": 2, "rescale": 1.5}, r"rescale must lie in \[0, 1\] .* got 1.5"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierFree(coupled(), **options)
+
+
+def test_a_gradient_inside_is_refused_because_it_cannot_know_of_twice_the_batch():
+    inner = Threshold(Gradient(coupled(), lambda x, t, mask: x["x"].sum((1, 2))))
+    with pytest.raises(ValueError, match="put Gradient around ClassifierFree, not into it"):
+        ClassifierFree(inner, 2.0)

@@ -124,6 +124,31 @@ def test_along_the_way_the_state_stays_in_its_space_and_the_known_part_has_the_r
     assert torch.allclose(clean, (SHAPES[1, :2] - SHAPES[1, 2]).expand(n, 2, 2), atol=1e-12)  # no noise at the end
 
 
+def test_a_step_that_adds_noise_adds_it_to_known_and_free_entries_alike():
+    """The state is then that of q(x_t | x_s) in all of its fields, to the last bit; known entries keep their noise."""
+    denoiser, n = shapes(), 6
+    process, mask, seen = denoiser.process, size_mask(torch.tensor([4, 3] * 3), 4), []
+    keep = torch.tensor([[True, True, False, False]]).expand(n, 4)
+
+    class Spy(Replacement):
+        def after(self, x, step, *rest):
+            seen.append(super().after(x, step, *rest))
+            return seen[-1]
+
+    random = Random(1, n)
+    start = {k: v.double() for k, v in process.prior(process.noise(mask, random), mask).items()}
+    known = {"position": SHAPES[1].expand(n, 4, 2) * mask[..., None], "element": CLASSES[1].round().expand(n, 4, 3)}
+    known["element"] = known["element"] * mask[..., None]
+    hook = Spy(known, {"position": keep, "element": keep})
+    DDIM()(denoiser, start, mask, random=random, hooks=[hook], plan=[(1.0, 0.3), (0.3, 0.6), (0.6, 0.2), (0.2, 0.0)])
+    random = Random(1, n, draws=2 + 1 + 2)  # the start; classes of the first step, and known entries after it
+    t, s = f64(*[0.6] * n), f64(*[0.3] * n)
+    again = process.renoise(seen[0], s, t, process.noise(mask, random), mask)
+    for name, value in again.items():
+        assert torch.equal(seen[1][name], value)
+    assert not torch.equal(seen[1]["position"], seen[0]["position"])
+
+
 def test_classes_and_plain_fields_are_replaced_too():
     process = JointProcess(
         {
@@ -174,6 +199,14 @@ def test_resampling_brings_the_rest_closer_to_the_conditional_law():
         errors.append(abs(end[:, 1].mean().item() - exact))
     assert errors[0] > 0.1
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_known_values_must_have_the_shape_of_the_state():
+    denoiser, mask = shapes(), torch.ones(2, 4, dtype=torch.bool)
+    start = denoiser.process.prior(denoiser.process.noise(mask, Random(0, 2)), mask)
+    hook = Replacement({"position": SHAPES[:1]}, {"position": mask})
+    with pytest.raises(ValueError, match=r"'position' was given in shape \(1, 4, 2\) and is \(2, 4, 2\) in the state"):
+        DDIM(3)(denoiser, start, mask, hooks=[hook])
 
 
 def test_fields_must_match():
