@@ -37,23 +37,83 @@ _PUBLIC = {
     "DPMSolver": "gendiff.sample",
     "ClassifierFree": "gendiff.guide",
     "Replacement": "gendiff.guide",
+    "Harmonic": "gendiff.schedule",
+    "VP": "gendiff.schedule",
+    "SubVP": "gendiff.schedule",
+    "VE": "gendiff.schedule",
+    "Karras": "gendiff.schedule",
+    "Learned": "gendiff.schedule",
+    "ZeroTerminalSNR": "gendiff.schedule",
+    "AnalyticVariance": "gendiff.denoise",
+    "UniPC": "gendiff.sample",
+    "RK45": "gendiff.sample",
+    "ReverseSDE": "gendiff.sample",
+    "Langevin": "gendiff.sample",
+    "PredictorCorrector": "gendiff.sample",
+    "repaint_plan": "gendiff.sample",
+    "Autoguidance": "gendiff.guide",
+    "Gradient": "gendiff.guide",
+    "Guidance": "gendiff.guide",
+    "ILVR": "gendiff.guide",
+    "Threshold": "gendiff.guide",
+    "classifier": "gendiff.guide",
+    "reconstruction": "gendiff.guide",
+    "regressor": "gendiff.guide",
+    "sdedit": "gendiff.guide",
+    "similarity": "gendiff.guide",
     "variational_bound": "gendiff.likelihood",
     "log_density": "gendiff.likelihood",
     "Modality": "gendiff.modality",
 }
 
 if TYPE_CHECKING:
-    from gendiff.denoise import AnalyticDenoiser, Denoiser, Estimate
+    from gendiff.denoise import AnalyticDenoiser, AnalyticVariance, Denoiser, Estimate
     from gendiff.files import UserError
-    from gendiff.guide import ClassifierFree, Replacement
+    from gendiff.guide import (
+        ILVR,
+        Autoguidance,
+        ClassifierFree,
+        Gradient,
+        Guidance,
+        Replacement,
+        Threshold,
+        classifier,
+        reconstruction,
+        regressor,
+        sdedit,
+        similarity,
+    )
     from gendiff.likelihood import log_density, variational_bound
     from gendiff.modality import Modality
     from gendiff.model import Model, load
     from gendiff.objective import Bound, Objective
     from gendiff.ops import Random
     from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-    from gendiff.sample import DDIM, Ancestral, DPMSolver, Heun
-    from gendiff.schedule import Cosine, Flow, Linear, Polynomial
+    from gendiff.sample import (
+        DDIM,
+        RK45,
+        Ancestral,
+        DPMSolver,
+        Heun,
+        Langevin,
+        PredictorCorrector,
+        ReverseSDE,
+        UniPC,
+        repaint_plan,
+    )
+    from gendiff.schedule import (
+        VE,
+        VP,
+        Cosine,
+        Flow,
+        Harmonic,
+        Karras,
+        Learned,
+        Linear,
+        Polynomial,
+        SubVP,
+        ZeroTerminalSNR,
+    )
     from gendiff.space import Euclidean, ZeroCenterOfMass
     from gendiff.train import train
 

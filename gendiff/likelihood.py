@@ -154,8 +154,8 @@ def log_density(
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         return sigma / (alpha + sigma)
 
-    def slope(y: State, u: float) -> State:
-        t = schedule.time(-2 * torch.logit(first.new_full((batch,), u)))
+    def slope(y: State, u: Tensor) -> State:
+        t = schedule.time(-2 * torch.logit(u))
         rate = torch.func.jvp(share, (t,), (torch.ones_like(t),))[1]
         with torch.enable_grad():
             x = {name: y[name].detach().requires_grad_() for name in x_0}
@@ -176,8 +176,8 @@ def log_density(
         alpha = process.schedule.alpha(t_0)
         y[name] = expand(alpha, x_0[name]) * x_0[name]
         jacobian = jacobian + process.space.dim(mask, x_0[name]) * alpha.log()
-    ends = share(first.new_tensor([start, 1.0]).double()).tolist()
-    end = rk45(slope, y, ends[0], ends[1], rtol, atol)
+    low, high = share(first.new_tensor([start, 1.0]).double()).to(first).unbind()
+    end = rk45(slope, y, low.expand(batch), high.expand(batch), rtol, atol)  # steps of its own for each sample
     prior = first.new_zeros(batch)
     for name, process in denoiser.process.items():
         unit = process.prior(torch.ones_like(x_0[name]), None)

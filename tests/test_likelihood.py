@@ -11,7 +11,7 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.likelihood import bits_per_dim, log_density, variational_bound
 from gendiff.ops import Random, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-from gendiff.schedule import Cosine, Flow, Harmonic, Linear, Polynomial
+from gendiff.schedule import Cosine, Flow, Harmonic, Linear, Polynomial, Schedule
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
 SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "polynomial": Polynomial(), "flow": Flow()}
