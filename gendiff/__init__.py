@@ -61,6 +61,17 @@ _PUBLIC = {
     "regressor": "gendiff.guide",
     "sdedit": "gendiff.guide",
     "similarity": "gendiff.guide",
+    "Antithetic": "gendiff.objective",
+    "Hybrid": "gendiff.objective",
+    "ImplicitScoreMatching": "gendiff.objective",
+    "LogNormal": "gendiff.objective",
+    "LossAware": "gendiff.objective",
+    "OptimalTransport": "gendiff.objective",
+    "Piecewise": "gendiff.objective",
+    "Power": "gendiff.objective",
+    "SlicedScoreMatching": "gendiff.objective",
+    "Uncertainty": "gendiff.objective",
+    "Uniform": "gendiff.objective",
     "variational_bound": "gendiff.likelihood",
     "log_density": "gendiff.likelihood",
     "Modality": "gendiff.modality",
@@ -86,7 +97,21 @@ if TYPE_CHECKING:
     from gendiff.likelihood import log_density, variational_bound
     from gendiff.modality import Modality
     from gendiff.model import Model, load
-    from gendiff.objective import Bound, Objective
+    from gendiff.objective import (
+        Antithetic,
+        Bound,
+        Hybrid,
+        ImplicitScoreMatching,
+        LogNormal,
+        LossAware,
+        Objective,
+        OptimalTransport,
+        Piecewise,
+        Power,
+        SlicedScoreMatching,
+        Uncertainty,
+        Uniform,
+    )
     from gendiff.ops import Random
     from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
     from gendiff.sample import (

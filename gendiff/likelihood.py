@@ -67,10 +67,7 @@ def variational_bound(
     def term(k: Tensor) -> Tensor:
         t, s = times[k + 1], times[k]
         x_t = denoiser.process.corrupt(x_0, t, denoiser.process.noise(mask, random), mask)
-        estimate = denoiser(x_t, t, mask, condition)
-        return sum(
-            denoiser.process.bound_term(x_0, x_t, estimate.data, t, s, mask, estimate.logits.keys()).values(), zero
-        )
+        return sum(denoiser(x_t, t, mask, condition).bound_term(x_0, s, mask).values(), zero)
 
     reconstruction = term(zero.long())
     diffusion, count = zero, steps - 1 if terms is None else min(terms, steps - 1)

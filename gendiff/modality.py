@@ -22,7 +22,7 @@ from gendiff.config import GROUP, Configurable
 from gendiff.data import Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError
-from gendiff.objective import Objective
+from gendiff.objective import Loss
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample import Sampler
@@ -110,7 +110,7 @@ class Modality(Configurable, ABC):
         """Return the default denoiser around :meth:`network`."""
 
     @abstractmethod
-    def objective(self) -> Objective:
+    def objective(self) -> Loss:
         """Return the default training loss."""
 
     @abstractmethod

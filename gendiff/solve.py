@@ -1,7 +1,7 @@
 r"""Steppers for the differential equation dx/dt = f(x, t) on states, shared by samplers and likelihoods.
 
 A state is a dict of tensors; a step adds scaled slopes. :func:`rk45` is the pair of Dormand and Prince with adaptive
-steps.
+steps, of one size for the whole state or of each sample's own.
 
 References: | A family of embedded Runge-Kutta formulae (Dormand, Prince, 1980) | https://doi.org/10.1016/0771-050X(80)90013-3
 """
@@ -9,17 +9,25 @@ References: | A family of embedded Runge-Kutta formulae (Dormand, Prince, 1980) 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
-Slope = Callable[[State, float], State]
+Slope = Callable[[State, Any], State]
 
 
 def add(x: State, slopes: Sequence[State], weights: Sequence[float | Tensor]) -> State:
-    """Return x + sum_i weights_i slopes_i, field by field."""
-    return {name: value + sum(w * k[name] for w, k in zip(weights, slopes, strict=True)) for name, value in x.items()}
+    """Return x + sum_i weights_i slopes_i, field by field; a weight is a number, or one for each sample, (B,)."""
+    return {
+        name: value + sum(_expand(w, value) * k[name] for w, k in zip(weights, slopes, strict=True))
+        for name, value in x.items()
+    }
+
+
+def _expand(a: Any, x: Tensor) -> Any:
+    return a.reshape(a.shape + (1,) * (x.dim() - a.dim())) if isinstance(a, Tensor) and a.dim() else a
 
 
 def euler(slope: Slope, x: State, t: float, step: float) -> State:
@@ -48,48 +56,64 @@ _ERROR = tuple(b - c for b, c in zip((*_STAGES[-1], 0.0), _FOURTH, strict=True))
 
 
 def rk45(
-    slope: Slope, x: State, start: float, end: float, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000
+    slope: Slope,
+    x: State,
+    start: float | Tensor,
+    end: float | Tensor,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 10_000,
 ) -> State:
     """Integrate from `start` to `end` (either direction) with adaptive steps of order 5.
 
+    With times (B,) every sample walks by steps of its own and ends where it would alone; one that is there waits for
+    the others. With plain numbers one step serves the whole state. The device is asked once a step, and only whether
+    all are there.
+
     Arguments:
-        slope: f(x, t).
+        slope: f(x, t), t a tensor like `start`.
         x: State at `start`.
-        start: First time.
-        end: Last time.
-        rtol: Relative tolerance of a step. The norm of the error is its largest entry, so every number of every sample
-            is as accurate as asked, whatever stands beside it in the batch or as padding.
+        start: First time, a number or (B,).
+        end: Last time, a number or (B,).
+        rtol: Relative tolerance of a step. The norm of the error is its largest entry, so every number is as accurate
+            as asked, whatever stands beside it as padding or in the batch.
         atol: Absolute tolerance of a step.
         max_steps: Bound on accepted and rejected steps together.
 
     Raises:
         ValueError: if the tolerance cannot be met in `max_steps` steps, or the slope is not finite.
     """
-    t, step = start, (end - start) / 20
-    first = slope(x, t)
+    like = next(iter(x.values()))
+    t, stop = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=like.dtype, device=like.device) for a in (start, end)))
+    step = (stop - t) / 20
+    least = 8 * torch.finfo(like.dtype).eps * (stop - t).abs()
+    first: State | None = None
     for _ in range(max_steps):
-        if (end - t) * (end - start) <= 0:
+        left = stop - t
+        done, stuck = torch.stack([(left == 0).all(), ((step.abs() < least) & (left != 0)).any()]).tolist()
+        if done:
             return x
-        if abs(step) < 1e-14 * abs(end - start):
+        if stuck:
             break
-        step = min(abs(step), abs(end - t)) * (1 if end > start else -1)
+        step = torch.where(step.abs() < left.abs(), step, left)
+        first = first or slope(x, t)
         slopes = [first]
         for node, weights in zip(_NODES, _STAGES, strict=True):
             y = add(x, slopes, [step * w for w in weights])
             slopes.append(slope(y, t + node * step))
-        error = _norm(
-            add({k: torch.zeros_like(v) for k, v in x.items()}, slopes, [step * w for w in _ERROR]), x, y, rtol, atol
-        )
-        if error <= 1:
-            x, first = y, slopes[-1]
-            t = end if abs(end - t - step) < 1e-12 * abs(end - start) else t + step
-        step *= min(5.0, max(0.2, 0.9 * max(error, 1e-10) ** -0.2))
+        gap = add({name: torch.zeros_like(value) for name, value in x.items()}, slopes, [step * w for w in _ERROR])
+        ratios = [gap[k] / (atol + rtol * torch.maximum(x[k].abs(), y[k].abs())) for k in x]
+        error = torch.stack([ratio.abs().reshape(*t.shape, -1).amax(-1) for ratio in ratios]).amax(0)
+        accepted = error <= 1
+        x, first = _choose(accepted, y, x), _choose(accepted, slopes[-1], first)
+        t = torch.where(accepted, torch.where(step == left, stop, t + step), t)
+        step = step * (0.9 * torch.nan_to_num(error, nan=torch.inf).clamp(min=1e-10) ** -0.2).clamp(0.2, 5.0)
+    late = (stop - t).abs().argmax()
     raise ValueError(
-        f"rk45 stopped at t = {t:.3g}, not {end} (at most {max_steps} steps); is dx/dt finite there? "
-        f"If so, loosen rtol = {rtol:g} or atol = {atol:g}"
+        f"rk45 stopped at t = {float(t.flatten()[late]):.3g}, not {float(stop.flatten()[late])} (at most {max_steps} "
+        f"steps); is dx/dt finite there? If so, loosen rtol = {rtol:g} or atol = {atol:g}"
     )
 
 
-def _norm(error: State, x: State, y: State, rtol: float, atol: float) -> float:
-    ratios = [(error[k] / (atol + rtol * torch.maximum(x[k].abs(), y[k].abs()))).abs().max() for k in x]
-    return float(torch.stack(ratios).max())
+def _choose(condition: Tensor, a: State, b: State) -> State:
+    return {name: torch.where(_expand(condition, value), a[name], value) for name, value in b.items()}

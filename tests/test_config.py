@@ -21,9 +21,33 @@ from gendiff.files import UserError
 from gendiff.guide import Replacement
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.nn.egnn import EGNN
-from gendiff.objective import Bound, Objective, Power, Uniform
+from gendiff.objective import (
+    Antithetic,
+    Bound,
+    Hybrid,
+    ImplicitScoreMatching,
+    LogNormal,
+    LossAware,
+    Objective,
+    OptimalTransport,
+    Piecewise,
+    Power,
+    SlicedScoreMatching,
+    Uncertainty,
+    Uniform,
+)
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-from gendiff.sample import DDIM, Ancestral, DPMSolver, Heun
+from gendiff.sample import (
+    DDIM,
+    RK45,
+    Ancestral,
+    DPMSolver,
+    Heun,
+    Langevin,
+    PredictorCorrector,
+    ReverseSDE,
+    UniPC,
+)
 from gendiff.schedule import Cosine, Flow, Linear, Polynomial
 from gendiff.space import Euclidean, Space, ZeroCenterOfMass
 
@@ -56,11 +80,24 @@ THINGS = [
     Denoiser(network(), joint(), {"position": "karras", "element": "logits"}, {"position": 2.0}, noise_level="time"),
     Objective({"position": "data"}, {"element": 0.25}, Power(2.0), 5.0, 0.2, 0.3),
     Objective(times=Uniform()),
+    Objective(times=Antithetic(), gamma=3.0, coupling=OptimalTransport("x"), uncertainty=Uncertainty(8)),
+    Objective(times=LogNormal(-1.0, 2.0)),
+    Objective(times=Piecewise(50)),
+    Objective(times=LossAware(7, 3, 0.01)),
+    Hybrid(0.01, 20),
+    ImplicitScoreMatching(),
+    SlicedScoreMatching(2, "normal"),
     Bound(20),
+    Bound(None, 0.01),
     Ancestral(7, "log_snr", "large"),
     DDIM(7, eta=0.5),
     Heun(7, coordinate="karras"),
     DPMSolver(7),
+    UniPC(7, predictor_order=3),
+    RK45(rtol=1e-4),
+    ReverseSDE(7, noise=0.5),
+    Langevin(7, corrections=2),
+    PredictorCorrector(7, predictor=ReverseSDE()),
     Molecules([6, 1], {3: 2, 5: 1}, "explicit", [0, -1], 1.25, 0.375),
 ]
 
@@ -95,7 +132,7 @@ def test_every_configurable_class_has_a_round_trip_above():
             yield from parts(item)
 
     covered = {name for thing in THINGS for name in parts(describe(thing))}
-    bases = {"Configurable", "Schedule", "Process", "Sampler", "Modality"}
+    bases = {"Configurable", "Schedule", "Process", "Sampler", "Modality", "Times", "Coupling"}
     missing = {f"{k.__module__}.{k.__qualname__}" for k in kinds() if k.__name__ not in bases} - covered
     assert not missing
 

@@ -77,3 +77,28 @@ def test_the_guidance_of_the_page_guides():
     sampler = written(BLOCKS[0])["Midpoint"](40)
     plain, compact = (sampler(d, x_1, mask)["x"].square().mean() for d in (denoiser, guided))
     assert compact < 0.8 * plain
+
+
+ROWS = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("|") and not line.startswith(("| ---", "| method"))
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_a_method_of_the_page_is_where_it_says_with_its_test(row):
+    root = Path(__file__).parents[1]
+    assert len(row) == 5
+    _, _, where, call, tests = row
+    places, proofs = re.findall(r"`([\w/.]+)`", where), re.findall(r"`([\w/.]+?)(?:::(\w+))?`", tests)
+    assert places
+    assert proofs
+    folder = (root / "gendiff" / places[0]).parent
+    assert all((root / "gendiff" / place).is_file() or (folder / place).is_file() for place in places)
+    for file, name in proofs:
+        assert (root / "tests" / file).exists()
+        assert not name or f"def {name}(" in (root / "tests" / file).read_text(encoding="utf-8")
+    package = "\n".join(path.read_text(encoding="utf-8") for path in (root / "gendiff").rglob("*.py"))
+    for name in re.findall(r"\b([A-Z]\w+)\(", call):
+        assert f"class {name}" in package

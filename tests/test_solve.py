@@ -105,6 +105,42 @@ def test_a_sample_has_its_accuracy_whatever_stands_beside_it():
     assert torch.equal(alone["q"][0], among["q"][0])
 
 
+def test_samples_with_times_of_their_own_walk_as_if_alone():
+    """dx/dt = i speed x in the plane, each sample at a speed and between times of its own, one of them backwards."""
+    speed, start, end = f64(0.1, 3.0, 20.0, 5.0, 1.0), f64(0.0, 0.5, 0.0, 1.0, 0.7), f64(1.0, 2.0, 1.0, 0.0, 0.7)
+    calls = []
+
+    def run(rows):
+        calls.clear()
+
+        def slope(x, t):
+            calls.append(t)
+            return {"q": speed[rows, None] * x["p"], "p": -speed[rows, None] * x["q"], "age": torch.ones_like(t)}
+
+        zero = torch.zeros(len(rows), 1, dtype=torch.float64)
+        x = {"q": zero, "p": zero + 1, "age": zero[:, 0]}
+        return rk45(slope, x, start[rows], end[rows], rtol=1e-8, atol=1e-8), len(calls)
+
+    whole, count = run([0, 1, 2, 3, 4])
+    assert torch.allclose(whole["q"][:, 0], (speed * (end - start)).sin(), atol=1e-6)
+    assert torch.allclose(whole["age"], end - start, rtol=1e-12)
+    counts = []
+    for i in range(5):
+        alone, calls_alone = run([i])
+        counts.append(calls_alone)
+        for name, value in alone.items():
+            assert torch.allclose(whole[name][[i]], value, rtol=1e-12, atol=1e-14)
+    assert counts[4] == 0
+    assert 5 * counts[0] < counts[2] == count  # a slow sample alone is quick, and a batch costs what its slowest does
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_single_precision_is_enough_for_its_own_tolerance(dtype):
+    x = rk45(lambda x, t: {"a": -2 * x["a"]}, {"a": torch.ones(3, dtype=dtype)}, 0.0, 3.0)["a"]
+    assert x.dtype == dtype
+    assert torch.allclose(x, torch.full((3,), math.exp(-6), dtype=dtype), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("slope", "options"),
     [
@@ -124,6 +160,14 @@ def test_failure_says_where_and_what_to_do(slope, options):
     with pytest.raises(ValueError, match=r"rk45 stopped at t = [\d.]+, not 2.0 .*loosen rtol = 1e-05 or atol = 1e-05"):
         rk45(counted, {"a": f64(1.0)}, 0.0, 2.0, **options)
     assert len(calls) < 2000  # it does not try for long
+
+
+def test_failure_names_the_sample_that_is_late():
+    def slope(x, t):
+        return {"a": torch.stack([x["a"][0] * 0, x["a"][1] ** 2])}
+
+    with pytest.raises(ValueError, match=r"rk45 stopped at t = 1, not 2.0"):
+        rk45(slope, {"a": f64(1.0, 1.0)}, f64(0.0, 0.0), f64(3.0, 2.0))
 
 
 def test_add():

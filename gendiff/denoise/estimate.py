@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from gendiff.ops import State, expand
@@ -77,3 +79,24 @@ class Estimate:
         if isinstance(process, GaussianProcess):
             return process.posterior(x_t, data, self.t, s, mask, self.fraction.get(name), self.variance.get(name))
         return process.posterior(x_t, data, self.t, s, mask)
+
+    def kl(self, name: str, x_0: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:
+        r"""Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of a field in nats, shape (B,), p as in :meth:`reverse`.
+
+        It is 0 for s = 0, a step that has none.
+        """
+        process: Any = self.process[name]
+        inner = torch.where(s == 0, self.t / 2, s)  # keeps the unused branch finite, and so its gradient
+        kl: Tensor = process.posterior(self.x_t[name], x_0, self.t, inner, mask).kl(self.reverse(name, inner, mask))
+        return torch.where(s == 0, torch.zeros_like(kl), kl)
+
+    def bound_term(self, x_0: State, s: Tensor, mask: Tensor | None = None) -> State:
+        """Return the term of the variational bound for the step to s, in nats, shape (B,), by field.
+
+        It is that of :meth:`gendiff.process.JointProcess.bound_term`; where the variance of the reverse law is learned
+        or analytic, the divergence has it. Fields with logits are reconstructed as categories.
+        """
+        terms = self.process.bound_term(x_0, self.x_t, self.data, self.t, s, mask, self.logits.keys())
+        for name in {*self.fraction, *self.variance}:
+            terms[name] = torch.where(s == 0, terms[name], self.kl(name, x_0[name], s, mask))
+        return terms

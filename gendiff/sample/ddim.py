@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, draw_categories
+from gendiff.sample.sampler import Evaluate, Sampler, combine, draw_categories
 
 VARIANCES = ("small", "large", "learned", "analytic")
 
@@ -86,23 +87,22 @@ class DDIM(Sampler):
             if field.categorical:
                 result[name] = draw_categories(name, x, estimate, step, process, mask, random)
                 continue
-            at, to, data = step.at[name], step.to[name], estimate.data[name]
-            noise = (x[name] - at.alpha * data) / at.sigma
-            if self.variance != "analytic" and (self.eta == 0 or step.last):
-                result[name] = to.alpha * data + to.sigma * noise
-                continue
-            large = self.eta * (at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2).clamp(min=0).sqrt()
-            small = large * to.sigma / at.sigma
-            kept = (to.sigma**2 - small**2).clamp(min=0).sqrt()
-            fresh = large if self.variance == "large" else small
-            if self.variance == "learned":
-                fraction = _known(estimate.fraction, name, "learned")
-                fresh = torch.exp(fraction * large.log() + (1 - fraction) * small.log())
-            elif self.variance == "analytic":
-                of_data = to.alpha - kept * at.alpha / at.sigma
+            (alpha_t, sigma_t, _), (alpha_s, sigma_s, _) = step.at[name].numbers, step.to[name].numbers
+            large = self.eta * math.sqrt(max(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2, 0)) if self.eta else 0.0
+            small = large * sigma_s / sigma_t
+            kept = math.sqrt(max(sigma_s**2 - small**2, 0))
+            of_data = alpha_s - kept * alpha_t / sigma_t
+            mean = combine((kept / sigma_t, x[name]), (of_data, estimate.data[name]))
+            fresh: float | Tensor = large if self.variance == "large" else small
+            if self.variance == "analytic":
                 fresh = (small**2 + of_data**2 * _known(estimate.variance, name, "analytic")).sqrt()
-            mean = to.alpha * data + kept * noise
-            result[name] = mean + self.temperature * fresh * field.noise(mask, random)
+            elif step.last or not self.eta:
+                result[name] = mean
+                continue
+            elif self.variance == "learned":
+                fraction = _known(estimate.fraction, name, "learned")
+                fresh = torch.exp(fraction * math.log(large) + (1 - fraction) * math.log(small))
+            result[name] = mean.add_(field.noise(mask, random) * (self.temperature * fresh))
         return result
 
 

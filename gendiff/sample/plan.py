@@ -7,8 +7,8 @@ clean data: there alpha = 1 and sigma = 0, whatever the schedule says. Discrete-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,18 +25,21 @@ def downward(grid: Sequence[float]) -> Plan:
     return list(pairwise(grid))
 
 
-@dataclass(frozen=True)
-class Level:
-    """Signal and noise of one field at one time, scalars on the device of the state."""
+class Level(NamedTuple):
+    """Signal and noise of one field at one time.
+
+    The tensors are float64 scalars on the CPU: they multiply a state of any device and dtype, and wait for no device.
+    """
 
     alpha: Tensor
     sigma: Tensor
     log_ratio: Tensor
     """log(alpha / sigma), half the log signal-to-noise ratio."""
+    numbers: tuple[float, float, float]
+    """The same three as plain numbers, in this order: for steps that are a few fused operations."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One pair of a plan."""
 
     number: int
@@ -51,12 +54,12 @@ class Step:
 
 
 class Table:
-    """The steps of a plan with their coefficients, computed once in float64 and moved to the device once.
+    """The steps of a plan with their coefficients, computed once in float64.
 
     Arguments:
         process: The forward process.
         plan: Pairs (t, s) with times in [0, 1], each starting where the last one ended.
-        like: A state, for device and dtype.
+        like: A state, for device and dtype of the times.
 
     Raises:
         ValueError: if the plan is empty, leaves [0, 1], stands still, or jumps.
@@ -68,26 +71,28 @@ class Table:
         for i, (t, s) in enumerate(plan):
             if not (0 <= t <= 1 and 0 <= s <= 1) or t == s or (i and plan[i - 1][1] != t):
                 raise ValueError(f"a plan walks connected, distinct times in [0, 1]; pair {i} is ({t}, {s})")
-        first = next(iter(like.values()))
         self.plan = plan
-        times = torch.tensor([[t for t, _ in plan], [s for _, s in plan]], dtype=torch.float64)
-        self._times = times.to(first)
-        self._levels = {}
-        for name, p in process.items():
-            alpha, sigma = (
-                f(times.to(_device(p.schedule))).double().cpu() for f in (p.schedule.alpha, p.schedule.sigma)
-            )
-            alpha, sigma = torch.where(times == 0, 1.0, alpha), torch.where(times == 0, 0.0, sigma)
-            self._levels[name] = torch.stack([alpha, sigma, alpha.log() - sigma.log()]).to(like[name])
+        times = torch.tensor([plan[0][0], *(s for _, s in plan)], dtype=torch.float64)
+        self._times = times.to(next(iter(like.values()))).unbind()
+        self._levels = {name: _levels(p.schedule, times) for name, p in process.items()}
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Step]:
+        to = {name: levels[0] for name, levels in self._levels.items()}
         for i, (t, s) in enumerate(self.plan):
-            at = {name: Level(*level[:, 0, i]) for name, level in self._levels.items()}
-            to = {name: Level(*level[:, 1, i]) for name, level in self._levels.items()}
-            yield Step(i, self._times[0, i], self._times[1, i], s > t, s == 0, at, to)
+            at, to = to, {name: levels[i + 1] for name, levels in self._levels.items()}
+            yield Step(i, self._times[i], self._times[i + 1], s > t, s == 0, at, to)
+
+
+def _levels(schedule: Schedule, times: Tensor) -> list[Level]:
+    """Return the levels of a field at `times`."""
+    alpha, sigma = (f(times.to(_device(schedule))).double().cpu() for f in (schedule.alpha, schedule.sigma))
+    alpha, sigma = torch.where(times == 0, 1.0, alpha), torch.where(times == 0, 0.0, sigma)
+    columns = (alpha, sigma, alpha.log() - sigma.log())
+    numbers = zip(*(column.tolist() for column in columns), strict=True)
+    return [Level(*level) for level in zip(*(column.unbind() for column in columns), numbers, strict=True)]
 
 
 def _device(schedule: Schedule) -> torch.device:

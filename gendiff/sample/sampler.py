@@ -13,11 +13,15 @@ from gendiff.denoise import Estimate
 from gendiff.ops import Random, State
 from gendiff.process import Categorical, JointProcess
 from gendiff.sample.plan import Plan, Step, Table, downward
-from gendiff.schedule import time_grid
+from gendiff.schedule import coefficients, time_grid
 
 
 class AnyDenoiser(Protocol):
-    """A denoiser, exact or learned, guided or not."""
+    """A denoiser, exact or learned, guided or not.
+
+    One that has `takes_levels` is given `levels` too, alpha, sigma and log(alpha / sigma) of each field as numbers,
+    where the plan knows them.
+    """
 
     process: JointProcess
 
@@ -28,6 +32,7 @@ class AnyDenoiser(Protocol):
         mask: Tensor | None = None,
         condition: State | None = None,
         previous: State | None = None,
+        noise: Tensor | None = None,
     ) -> Estimate:
         """Return the estimate of the clean data; see :meth:`gendiff.denoise.Denoiser.forward`."""
 
@@ -60,7 +65,7 @@ class Sampler(Configurable):
     """Order of convergence to the exact flow (to the exact law, for random samplers), verified by a test."""
 
     def __init__(self, steps: int = 50, grid: str = "uniform"):
-        time_grid(steps, "uniform" if grid == "log_snr" else grid)
+        time_grid(steps, "uniform" if grid in ("log_snr", "karras") else grid)
         self.steps, self.grid = steps, grid
 
     def plan(self, process: JointProcess, start: float = 1.0) -> Plan:
@@ -95,28 +100,79 @@ class Sampler(Configurable):
         first = x_t[process.clock]
         random = random or Random(0, len(first), first.device)
         table = Table(process, self.plan(process) if plan is None else plan, x_t)
-        previous: list[State | None] = [None]
-
-        def evaluate(x: State, t: Tensor) -> Estimate:
-            estimate = denoiser(x, t.expand(len(first)), mask, condition, previous[0])
-            previous[0] = estimate.data
-            return estimate
-
+        evaluate = _Evaluate(denoiser, mask, condition, len(first))
         memory: dict[str, Any] = {}
         for step in table:
+            evaluate.walked = step
             if step.up:
-                memory, previous[0] = {}, None
-                s, t = (time.expand(len(first)) for time in (step.t, step.s))
-                x_t = process.renoise(x_t, s, t, process.noise(mask, random), mask)
+                memory, evaluate.previous = {}, None
+                x_t = self.renoise(x_t, step, process, mask, random)
             else:
                 x_t = self.step(evaluate, x_t, step, process, mask, random, memory)
             for hook in hooks:
                 x_t = hook.after(x_t, step, process, mask, random)
             if progress is not None:
                 progress(step.number + 1, len(table))
-        for hook in hooks:
+        for hook in hooks if table.plan[-1][1] == 0 else ():  # a plan may end in noise, where nothing is finished
             x_t = hook.finish(x_t, process, mask)
         return x_t
+
+    @torch.no_grad()
+    def encode(
+        self,
+        denoiser: AnyDenoiser,
+        x_0: State,
+        mask: Tensor | None = None,
+        condition: State | None = None,
+        plan: Plan | None = None,
+    ) -> State:
+        r"""Return the noise that this sampler turns into `x_0`: the same steps, walked upwards.
+
+        Clean data has no noise to estimate. The first pair, from 0 to :math:`t_1`, takes the estimate at
+        :math:`t_1`, made from the mean :math:`\alpha x_0`,
+
+        .. math:: x_{t_1} = \alpha x_0 + \sigma \hat\epsilon(\alpha x_0, t_1)
+
+        which undoes the last step of sampling up to :math:`O(\sigma^4)`. Sampling with the reversed plan returns to
+        the data up to the error of the sampler, which falls with its order.
+
+        Arguments:
+            denoiser: Estimates the clean data; its fields must be Gaussian.
+            x_0: Clean state, or the state at the first time of the plan.
+            mask: (B, N) or None.
+            condition: Condition or None.
+            plan: Pairs of increasing times; by default :meth:`plan` backwards, from clean data to t = 1.
+
+        Raises:
+            ValueError: if the sampler draws noise or cannot reach the end of the plan, a field is categorical, or the
+                plan goes down.
+
+        References: | Denoising diffusion implicit models (Song et al., 2020) | https://arxiv.org/abs/2010.02502
+        """
+        process, kind = denoiser.process, type(self).__name__
+        refuse_categories(process, "encode", "a categorical field has no code")
+        plan = [(s, t) for t, s in reversed(self.plan(process))] if plan is None else plan
+        for i, (low, high) in enumerate(plan):
+            if low >= high:
+                raise ValueError(f"encode walks up, and pair {i} of its plan is {(low, high)}; give increasing times")
+        first = x_0[process.clock]
+        evaluate = _Evaluate(denoiser, mask, condition, len(first))
+        random = _NoRandom(kind, len(first), first.device)
+        memory: dict[str, Any] = {}
+        x = x_0
+        for step in Table(process, plan, x_0):
+            if plan[step.number][0] > 0:
+                x = self.step(evaluate, x, step, process, mask, random, memory)
+                continue
+            t = step.s.expand(len(first))
+            mean = {name: coefficients(field.schedule, t, x[name])[0] * x[name] for name, field in process.items()}
+            noise = evaluate(mean, t).noise
+            x = {name: mean[name] + step.to[name].sigma * noise[name] for name in x}
+        if not all(bool(value.isfinite().all()) for value in x.values()):
+            raise ValueError(
+                f"{kind}.encode reached no finite code; if alpha is 0 at the end of the plan, end it below or take DDIM"
+            )
+        return x
 
     def step(
         self,
@@ -140,6 +196,73 @@ class Sampler(Configurable):
             memory: What a multistep method keeps from step to step; emptied when noise is added again.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step")
+
+    def renoise(self, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random) -> State:
+        """Return the state at the end of an upward pair: a draw of q(x_s | x_t), s > t."""
+        low, high = (time.expand(len(x[process.clock])) for time in (step.t, step.s))
+        return process.renoise(x, low, high, process.noise(mask, random), mask)
+
+
+class _Evaluate:
+    """The denoiser of one walk: (state, time) to estimate, with the last estimate for self-conditioning."""
+
+    def __init__(self, denoiser: AnyDenoiser, mask: Tensor | None, condition: State | None, batch: int):
+        self.denoiser, self.mask, self.condition, self.batch = denoiser, mask, condition, batch
+        self.takes_levels = getattr(denoiser, "takes_levels", False)
+        self.previous: State | None = None
+        self.walked: Step | None = None
+
+    def __call__(self, x: State, t: Tensor) -> Estimate:
+        known = self._levels(t) if self.takes_levels else {}
+        estimate = self.denoiser(x, t.expand(self.batch), self.mask, self.condition, self.previous, **known)
+        self.previous = estimate.data
+        return estimate
+
+    def _levels(self, t: Tensor) -> dict[str, Any]:
+        """Return the levels of the fields at t, if it is an end of the pair being walked: no schedule need be asked."""
+        if self.walked is not None:
+            for end, levels in ((self.walked.t, self.walked.at), (self.walked.s, self.walked.to)):
+                if t is end:
+                    return {"levels": {name: level.numbers for name, level in levels.items()}}
+        return {}
+
+
+class _NoRandom(Random):
+    """The stream of a walk that must not draw."""
+
+    def __init__(self, sampler: str, batch: int, device: torch.device):
+        super().__init__(0, batch, device)
+        self.sampler = sampler
+
+    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+        raise ValueError(
+            f"encode needs a deterministic sampler and {self.sampler} draws noise; take DDIM with eta = 0, Heun, "
+            "DPMSolver or RK45"
+        )
+
+
+def refuse_categories(process: JointProcess, what: str, why: str = "a category has no score") -> None:
+    """Raise a ValueError that names the first categorical field, if there is one.
+
+    Arguments:
+        process: The forward process.
+        what: Who asks.
+        why: What stands in the way.
+    """
+    for name, field in process.items():
+        if field.categorical:
+            raise ValueError(
+                f"{what} needs Gaussian fields and {name!r} is categorical ({why}); DDIM, Heun and DPMSolver sample it"
+            )
+
+
+def combine(*terms: tuple[float, Tensor]) -> Tensor:
+    """Return the sum of weight times tensor over `terms`, in one pass over memory for each."""
+    (weight, first), *rest = terms
+    total = first * weight
+    for weight, x in rest:
+        total.add_(x, alpha=weight)
+    return total
 
 
 def draw_categories(

@@ -310,16 +310,14 @@ def _device(options: dict[str, Any]) -> str:
 
 def _seconds_per_step(task: DiffusionTask, data: Ragged, batch_size: int, device: str, steps: int = 4) -> float:
     """Time a few steps on a copy; what they draw depends on nothing else, and nothing else on them."""
-    trial = copy.deepcopy(task.denoiser).to(device)
+    trial, objective = (copy.deepcopy(part).to(device) for part in (task.denoiser, task.objective))
     stream = batch_stream(data.sizes, batch_size, 0)
     begin = time.monotonic()
     for k in range(steps):
         if k == 1:
             begin = time.monotonic()
         batch = data.batch(next(stream)).to(device)
-        losses, _ = task.objective(
-            trial, batch.state, batch.mask, batch.condition or None, Random(k, batch.index, device)
-        )
+        losses, _ = objective(trial, batch.state, batch.mask, batch.condition or None, Random(k, batch.index, device))
         losses.mean().backward()
     return (time.monotonic() - begin) / (steps - 1)
 

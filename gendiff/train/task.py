@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gendiff.data import Batch
 from gendiff.denoise import Denoiser
-from gendiff.objective import Bound, Objective
+from gendiff.objective import Loss
 from gendiff.ops import Random
 from gendiff.train.optimizer import MuonAdamW
 
@@ -39,7 +39,7 @@ class DiffusionTask(pl.LightningModule):
     def __init__(
         self,
         denoiser: Denoiser,
-        objective: Objective | Bound,
+        objective: Loss,
         seed: int = 0,
         learning_rate: float = 5e-3,
         warmup: int = 100,
@@ -59,7 +59,8 @@ class DiffusionTask(pl.LightningModule):
         """Return Muon for matrices with AdamW for the rest."""
         # Lightning clips no gradients for a fused optimizer in mixed precision
         fused = "mixed" not in str(self.trainer.precision)
-        return MuonAdamW(self.denoiser.parameters(), self.learning_rate, self.weight_decay, fused)
+        learned = [*self.denoiser.parameters(), *self.objective.parameters()]
+        return MuonAdamW(learned, self.learning_rate, self.weight_decay, fused)
 
     def progress(self) -> float:
         """Return how much of the run is behind, 0 to 1."""
