@@ -23,8 +23,7 @@ from gendiff.denoise import Denoiser
 from gendiff.objective import Objective
 from gendiff.ops import Random
 from gendiff.process import GaussianProcess, JointProcess
-from gendiff.sample import DDIM, RK45, Ancestral, DPMSolver, Heun, PredictorCorrector, ReverseSDE
-from gendiff.sample.unipc import UniPC
+from gendiff.sample import DDIM, RK45, Ancestral, DPMSolver, Heun, PredictorCorrector, ReverseSDE, UniPC
 from gendiff.schedule import VP
 from gendiff.space import Euclidean
 

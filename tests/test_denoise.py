@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gendiff.denoise import AnalyticDenoiser, AnalyticVariance, Denoiser, Estimate, null_condition
+from gendiff.denoise.denoiser import NOISE_LEVELS
 from gendiff.denoise.denoiser import ROWS as ALL_ROWS
 from gendiff.ops import Random, expand, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess, Process
@@ -511,3 +512,26 @@ def test_a_senseless_analytic_variance_is_refused(times, values, rule):
         AnalyticVariance(exact, times, {"x": values})
     with pytest.raises(ValueError, match="no batches"):
         AnalyticVariance.measure(exact, [], [0.5])
+
+
+@pytest.mark.parametrize("level", NOISE_LEVELS)
+@rows
+def test_known_levels_spare_the_schedule(row, level):
+    class Mix(nn.Module):
+        def forward(self, x, noise_level, mask, condition):
+            return {"x": x["x"].sin() + noise_level[:, :, None]}
+
+    process = JointProcess({"x": GaussianProcess(Linear(), Euclidean(1, "grid", [3]))})
+    denoiser = Denoiser(Mix(), process, row, {"x": 1.5}, noise_level=level)
+    x, t = {"x": torch.randn(4, 1, 3).double()}, f64(0.3).expand(4)
+    alpha, sigma = Linear().alpha(f64(0.3)).item(), Linear().sigma(f64(0.3)).item()
+    known = denoiser(x, t, levels={"x": (alpha, sigma, math.log(alpha / sigma))}).data["x"]
+    assert torch.allclose(known, denoiser(x, t).data["x"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("row", ["noise", "score"])
+def test_a_row_that_divides_by_alpha_says_so(row):
+    process = JointProcess({"x": GaussianProcess(Flow(), Euclidean(1, "grid", [3]))})
+    denoiser = Denoiser(nn.Identity(), process, row)
+    with pytest.raises(ValueError, match=f"row '{row}' of field 'x' divides by alpha, which is 0 here: start the plan"):
+        denoiser({"x": torch.randn(4, 1, 3)}, torch.ones(4), levels={"x": (0.0, 1.0, -math.inf)})

@@ -34,6 +34,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -45,14 +46,17 @@ from gendiff.ops import State
 from gendiff.process import JointProcess
 from gendiff.schedule import coefficients
 
-Row = Callable[[Tensor, Tensor, float], tuple[Tensor | float, Tensor | float]]
+Row = Callable[[Any, Any, float], tuple[Tensor | float, Tensor | float]]
+
+Numbers = tuple[float, float, float]
+"""alpha, sigma and log(alpha / sigma) of a field at one time."""
 
 PARAMETERIZATIONS: dict[str, Row] = {
     "noise": lambda a, s, d: (1 / a, -s / a),
     "data": lambda a, s, d: (0.0, 1.0),
     "v": lambda a, s, d: (a / (a**2 + s**2), -s / (a**2 + s**2) ** 0.5),
     "flow": lambda a, s, d: (1 / (a + s), -s / (a + s)),
-    "karras": lambda a, s, d: (a * d**2 / (s**2 + (a * d) ** 2), s * d / (s**2 + (a * d) ** 2).sqrt()),
+    "karras": lambda a, s, d: (a * d**2 / (s**2 + (a * d) ** 2), s * d / (s**2 + (a * d) ** 2) ** 0.5),
     "residual": lambda a, s, d: (d / ((a * d) ** 2 + s**2) ** 0.5, d),
     "score": lambda a, s, d: (1 / a, s**2 / a),
     "logits": lambda a, s, d: (0.0, 1.0),
@@ -96,6 +100,9 @@ class Denoiser(nn.Module):
         | Improved denoising diffusion probabilistic models (Nichol, Dhariwal, 2021): learned variance | https://arxiv.org/abs/2102.09672
     """
 
+    takes_levels = True
+    """Samplers tell :meth:`forward` the levels of a step."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -137,6 +144,29 @@ class Denoiser(nn.Module):
                 columns.append(t if self.noise_level == "time" else schedule.alpha(t))
         return torch.stack(columns, 1)
 
+    def _level(self, t: Tensor, levels: Mapping[str, Numbers]) -> Tensor:
+        """Return the same for one time, of numbers that are known."""
+        columns = []
+        for name, _ in self.process.items():
+            value, sigma, log_ratio = levels[name]  # alpha first
+            if self.noise_level == "log_snr":
+                value = min(max(log_ratio / 2, -5.0), 5.0)
+            elif self.noise_level == "log_sigma":
+                value = math.log(max(sigma, 1e-9)) / 4
+            columns.append(t if self.noise_level == "time" else torch.full_like(t, value))
+        return torch.stack(columns, 1)
+
+    def _row(self, name: str, numbers: Numbers) -> tuple[float, float, float, float]:
+        """Return alpha, sigma, c_skip, c_out of a field at one time."""
+        (alpha, sigma, _), row = numbers, self.parameterization[name]
+        if alpha == 0 and row in ("noise", "score"):
+            raise ValueError(
+                f"row {row!r} of field {name!r} divides by alpha, which is 0 here: start the plan below, or train 'v', "
+                "'data', 'flow' or 'karras'"
+            )
+        skip, out = PARAMETERIZATIONS[row](alpha, sigma, self.data_scale[name])
+        return alpha, sigma, float(skip), float(out)
+
     def row(self, name: str, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return alpha, sigma, c_skip, c_out of a field, shaped to multiply `like`."""
         process: Any = self.process[name]
@@ -158,6 +188,7 @@ class Denoiser(nn.Module):
         condition: State | None = None,
         previous: State | None = None,
         noise: Tensor | None = None,
+        levels: Mapping[str, Numbers] | None = None,
     ) -> Estimate:
         """Estimate the clean data.
 
@@ -168,20 +199,25 @@ class Denoiser(nn.Module):
             condition: Tensors (B, ...); NaN (float) or -1 (integer) where a sample has none.
             previous: Last estimate of the clean data, for self-conditioning.
             noise: A further input for networks that take one.
+            levels: For one time t for all, what the schedules say there, if the caller knows: spares asking them.
         """
-        rows = {name: self.row(name, t, x_t[name]) for name, _ in self.process.items()}
+        rows: dict[str, tuple[Any, Any, Any, Any]] = {}
+        for name, _ in self.process.items():
+            known = levels is not None and self.parameterization[name] != "mean"
+            rows[name] = self._row(name, levels[name]) if known else self.row(name, t, x_t[name])  # type: ignore[index]
         inputs: dict[str, Any] = {}
         for name, process in self.process.items():
             alpha, sigma, _, _ = rows[name]
             inputs[name] = x_t[name]
             if not process.categorical:
-                inputs[name] = x_t[name] / ((alpha * self.data_scale[name]) ** 2 + sigma**2).sqrt()
+                inputs[name] = x_t[name] / ((alpha * self.data_scale[name]) ** 2 + sigma**2) ** 0.5
             if self.self_condition:
                 last = torch.zeros_like(x_t[name]) if previous is None else previous[name]
                 inputs[f"{name}_previous"] = last / self.data_scale[name]
         if noise is not None:
             inputs["noise"] = noise
-        output = self.network(inputs, self.level(t), mask, condition)
+        told = self.level(t) if levels is None else self._level(t, levels)
+        output = self.network(inputs, told, mask, condition)
         data, logits, fraction = {}, {}, {}
         for name, process in self.process.items():
             _, _, skip, out = rows[name]
@@ -191,7 +227,11 @@ class Denoiser(nn.Module):
                 )
                 data[name] = logits[name].softmax(-1)
             else:
-                data[name] = skip * x_t[name] + out * output[name]
+                data[name] = skip * x_t[name]
+                if isinstance(out, float):
+                    data[name].add_(output[name], alpha=out)
+                else:
+                    data[name] = data[name] + out * output[name]
             data[name] = process.space.project(data[name], mask)
             if f"{name}_fraction" in output:
                 fraction[name] = (output[f"{name}_fraction"] + 1) / 2

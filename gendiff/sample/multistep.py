@@ -26,10 +26,10 @@ from gendiff.sample.sampler import Evaluate, Sampler, combine, draw_categories
 def shares(levels: Sequence[float], level: float, h: float) -> list[float]:
     """Return where earlier `levels` lie, in steps of length `h` from `level`: r, newest first.
 
-    None for a step of no or of infinite length (from alpha = 0, or into clean data), which nothing can be continued
-    over. The oldest level alone may be infinite, and is left out.
+    None for a step of infinite length (from alpha = 0, or into clean data), over which nothing can be continued. The
+    oldest level alone may be infinite, and is left out.
     """
-    return [(old - level) / h for old in levels if math.isfinite(old)] if h and math.isfinite(h) else []
+    return [(old - level) / h for old in levels if math.isfinite(old)] if math.isfinite(h) else []
 
 
 def weights(h: float, r: Sequence[float], scale: float) -> list[float]:
@@ -113,6 +113,9 @@ class DPMSolver(Sampler):
             (alpha_t, sigma_t, level_t), (alpha_s, sigma_s, level_s) = step.at[name].numbers, step.to[name].numbers
             levels, estimates = memory.get(name, ([], []))
             h = level_s - level_t
+            if h == 0:  # a plateau of the schedule
+                result[name] = x[name]
+                continue
             added = self.eta**2 * h if self.eta else 0.0
             c = sigma_s / sigma_t * math.exp(-added)
             w = weights(h + added, shares(levels, level_t, h), -math.expm1(-h - added))
@@ -124,7 +127,6 @@ class DPMSolver(Sampler):
             )
             if self.eta and not step.last:
                 mean.add_(field.noise(mask, random), alpha=sigma_s * math.sqrt(-math.expm1(-2 * added)))
-            if h:
-                memory[name] = ([level_t, *levels][: self.order - 1], estimates[: self.order - 1])
+            memory[name] = ([level_t, *levels][: self.order - 1], estimates[: self.order - 1])
             result[name] = mean
         return result

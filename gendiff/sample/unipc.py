@@ -72,6 +72,9 @@ class UniPC(Sampler):
             (alpha_t, sigma_t, level_t), (alpha_s, sigma_s, level_s) = step.at[name].numbers, step.to[name].numbers
             levels, estimates = memory.get(name, ([], []))
             h, c = level_s - level_t, sigma_s / sigma_t
+            if h == 0:  # a plateau of the schedule
+                result[name] = x[name]
+                continue
             total = [alpha_s - c * alpha_t, *[0.0] * len(levels)]
             predicted = weights(h, shares(levels[: self.predictor_order - 1], level_t, h), self._scale(h))
             for m, weight in enumerate(predicted):
@@ -81,8 +84,7 @@ class UniPC(Sampler):
                     total[m] += c * alpha_t * weight
             estimates = [estimate.data[name], *estimates]
             result[name] = combine((c, x[name]), *zip(total, estimates, strict=True))
-            if h:
-                memory[name] = ([level_t, *levels][: self.predictor_order], estimates[: self.predictor_order])
+            memory[name] = ([level_t, *levels][: self.predictor_order], estimates[: self.predictor_order])
         return result
 
     def _correction(self, level: float, levels: list[float]) -> list[float]:
@@ -90,5 +92,5 @@ class UniPC(Sampler):
         last, h = levels[0], level - levels[0]
         r, scale = shares(levels[1:], last, h), self._scale(h)
         at_last, new, *earlier = weights(h, [1.0, *r], scale)
-        before = weights(h, r[: self.predictor_order - 1], scale)
+        before = weights(h, r, scale)
         return [new, *(a - b for a, b in zip([at_last, *earlier], before, strict=True))]

@@ -204,7 +204,7 @@ def test_resampling_brings_the_rest_closer_to_the_conditional_law():
 def test_a_plan_that_ends_in_noise_is_not_finished():
     """Clean known values have no place in a noisy state: they come in where the walk is taken to its end."""
     noisy, known, _, _ = complete(DDIM, n=20, plan=[(1.0, 0.7), (0.7, 0.5)])
-    assert noisy["position"].mean(1).abs().max() < 1e-9  # still in the space, not in the frame of `known`
+    assert noisy["position"].mean(1).abs().max() < 1e-6  # still in the space (to float32 noise), not where `known` is
     assert (noisy["position"][:, :2] - known[:, :2]).abs().min() > 1
 
 

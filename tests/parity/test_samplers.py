@@ -5,6 +5,9 @@ that some of them round to float32. Where they have a class of its own for a row
 so by the sampler it names: Euler is DDIM on the Karras grid, EulerAncestral is Ancestral.
 """
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -190,3 +193,16 @@ def test_unipc_of_every_kind_as_far_as_they_go(p, variant):
         scheduler.set_timesteps(20)
         assert theirs_by_sigma(scheduler, start(), scaled=False).isnan().any()
         assert ours(sampler, start()).isfinite().all()
+
+
+def test_the_benchmark_of_the_overhead_compares_equals(capsys):
+    path = Path(__file__).parents[2] / "benchmarks" / "sampler_overhead.py"
+    spec = importlib.util.spec_from_file_location("sampler_overhead", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    threads = str(torch.get_num_threads())
+    ratios = benchmark.main(["--sizes", "100", "--repeats", "1", "--steps", "10", "--threads", threads])
+    assert set(ratios) == {(u, kind, 100) for u in benchmark.UPDATES for kind in ("noise", "data")}
+    rows = [line for line in capsys.readouterr().out.splitlines() if " 100 " in line]
+    assert len(rows) == len(ratios)
+    assert all(float(line.split()[-1]) < 1e-5 for line in rows)

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from gendiff.denoise import AnalyticDenoiser, Estimate
 from gendiff.ops import Random
 from gendiff.process import GaussianProcess, JointProcess
-from gendiff.sample import DDIM, DPMSolver, downward
+from gendiff.sample import DDIM, DPMSolver, UniPC, downward
 from gendiff.sample.multistep import shares, weights
 from gendiff.schedule import Flow, Karras, Linear
 from gendiff.space import Euclidean
@@ -69,10 +69,10 @@ def test_weights_are_integrals(h, r):
     assert sum(w) == pytest.approx(0, abs=1e-14)
 
 
-def test_shares_of_infinite_and_empty_steps():
+def test_shares_of_infinite_steps():
     assert shares([1.0, 0.5], 2.0, 0.5) == [-2.0, -3.0]
     assert shares([1.0, -math.inf], 2.0, 0.5) == [-2.0]
-    for h in (math.inf, -math.inf, 0.0):
+    for h in (math.inf, -math.inf):
         assert shares([1.0], 2.0, h) == []
 
 
@@ -128,6 +128,26 @@ def test_from_pure_noise_the_first_step_and_into_clean_data_the_last_are_those_o
             assert torch.allclose(ours, euler, rtol=1e-13)
     whole = DPMSolver(6, order=3)(Polynomial(Flow(), 0.7), x)["x"]
     assert torch.allclose(whole, torch.full_like(whole, 0.7), rtol=1e-14)
+
+
+class Plateau(Linear):
+    """Nothing happens between 0.4 and 0.6."""
+
+    def log_alpha_squared(self, t):
+        return super().log_alpha_squared(torch.where((t > 0.4) & (t < 0.6), 0.4, t))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [DPMSolver(), DPMSolver(order=3), DPMSolver(eta=1.0), UniPC(), UniPC(predictor_order=3)],
+    ids=["2M", "3M", "SDE", "UniPC-2", "UniPC-3"],
+)
+def test_a_step_of_no_length_changes_nothing(sampler):
+    law = {"x": (f64(-1, 1)[:, None, None], 0.3)}
+    x, denoiser = {"x": torch.randn(9, 1, 1).double()}, AnalyticDenoiser(scalars(Plateau()), [0.4, 0.6], law)
+    times = ((0.9, 0.8, 0.59, 0.5, 0.3, 0.2), (0.9, 0.8, 0.5, 0.3, 0.2))
+    ends = [sampler(denoiser, x, random=Random(0, 9), plan=downward(each))["x"] for each in times]
+    assert torch.equal(*ends)
 
 
 # With noise
