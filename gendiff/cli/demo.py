@@ -32,7 +32,7 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-STEPS = 4000
+STEPS = 3800
 
 
 def main(argv: Sequence[str]) -> int:

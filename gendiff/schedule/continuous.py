@@ -23,6 +23,9 @@ class Flow(Schedule):
     def sigma(self, t: Tensor) -> Tensor:  # noqa: D102
         return t
 
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return torch.full_like(t, -1.0), torch.ones_like(t)
+
     def time(self, log_snr: Tensor) -> Tensor:  # noqa: D102
         return torch.sigmoid(-log_snr / 2)
 
