@@ -15,13 +15,11 @@ import math
 import torch
 from torch import Tensor
 
-from gendiff.denoise import AnalyticDenoiser, Denoiser
+from gendiff.denoise import AnyDenoiser
 from gendiff.ops import Random, State, expand
 from gendiff.process import TINY, Normal, Process
 from gendiff.schedule import time_grid
 from gendiff.solve import rk45
-
-AnyDenoiser = Denoiser | AnalyticDenoiser
 
 
 @torch.no_grad()
@@ -160,7 +158,7 @@ def log_density(
             velocity = {name: p.space.project(velocity[name], mask) for name, p in denoiser.process.items()}
             divergence = first.new_zeros(batch)
             for direction in probe:
-                inner = sum((velocity[name] * direction[name]).sum() for name in x_0)
+                inner = torch.stack([(velocity[name] * direction[name]).sum() for name in x_0]).sum()
                 gradients = torch.autograd.grad(inner, list(x.values()), retain_graph=True)
                 for g, name in zip(gradients, x, strict=True):
                     divergence = divergence + scale * (g * direction[name]).flatten(1).sum(1)

@@ -2,7 +2,7 @@
 
 from gendiff.denoise.analytic import AnalyticDenoiser
 from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition
-from gendiff.denoise.estimate import Estimate
+from gendiff.denoise.estimate import AnyDenoiser, Estimate
 from gendiff.denoise.variance import AnalyticVariance
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PARAMETERIZATIONS",
     "AnalyticDenoiser",
     "AnalyticVariance",
+    "AnyDenoiser",
     "Denoiser",
     "Estimate",
     "Network",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -100,3 +100,24 @@ class Estimate:
         for name in {*self.fraction, *self.variance}:
             terms[name] = torch.where(s == 0, terms[name], self.kl(name, x_0[name], s, mask))
         return terms
+
+
+class AnyDenoiser(Protocol):
+    """A denoiser, exact or learned, guided or not.
+
+    One that has `takes_levels` is given `levels` too, alpha, sigma and log(alpha / sigma) of each field as numbers,
+    where the plan knows them.
+    """
+
+    process: JointProcess
+
+    def __call__(
+        self,
+        x_t: State,
+        t: Tensor,
+        mask: Tensor | None = None,
+        condition: State | None = None,
+        previous: State | None = None,
+        noise: Tensor | None = None,
+    ) -> Estimate:
+        """Return the estimate of the clean data; see :meth:`gendiff.denoise.Denoiser.forward`."""

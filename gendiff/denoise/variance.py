@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from gendiff.denoise.estimate import Estimate
+from gendiff.denoise.estimate import AnyDenoiser, Estimate
 from gendiff.ops import Random, State, expand
 from gendiff.process import JointProcess
 
@@ -38,9 +38,7 @@ class AnalyticVariance:
         | Estimating the optimal covariance with imperfect mean (Bao et al., 2022) | https://arxiv.org/abs/2206.07309
     """
 
-    def __init__(
-        self, denoiser: Callable[..., Estimate], times: Sequence[float], variance: Mapping[str, Sequence[float]]
-    ):
+    def __init__(self, denoiser: AnyDenoiser, times: Sequence[float], variance: Mapping[str, Sequence[float]]):
         if not times or any(b <= a for a, b in pairwise(times)):
             raise ValueError(f"times must ascend, got {list(times)}")
         for name, values in variance.items():
@@ -49,7 +47,7 @@ class AnalyticVariance:
                     f"variance of {name!r} wants {len(times)} numbers that are not negative, got {list(values)}"
                 )
         self.denoiser = denoiser
-        self.process: JointProcess = denoiser.process  # type: ignore[attr-defined]
+        self.process: JointProcess = denoiser.process
         self.times, self.variance = list(times), {name: list(values) for name, values in variance.items()}
 
     def __call__(
@@ -71,7 +69,7 @@ class AnalyticVariance:
     @torch.no_grad()
     def measure(
         cls,
-        denoiser: Callable[..., Estimate],
+        denoiser: AnyDenoiser,
         batches: Iterable[tuple[State, Tensor | None]],
         times: Sequence[float],
         seed: int = 0,
@@ -86,7 +84,7 @@ class AnalyticVariance:
             seed: Seed of the noise.
             bound: Largest variance that data can have (1 for data in [-1, 1]); None for no bound.
         """
-        process: JointProcess = denoiser.process  # type: ignore[attr-defined]
+        process: JointProcess = denoiser.process
         names = [name for name, field in process.items() if not field.categorical]
         total: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
         free: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gendiff.config import describe
-from gendiff.denoise import Estimate
-from gendiff.guide.guidance import AnyDenoiser, Guidance, extrapolate, finite
+from gendiff.denoise import AnyDenoiser, Estimate
+from gendiff.guide.guidance import Guidance, extrapolate, finite
 from gendiff.ops import State
 
 

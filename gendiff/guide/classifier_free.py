@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gendiff.denoise import Estimate, null_condition
+from gendiff.denoise import AnyDenoiser, Estimate, null_condition
 from gendiff.guide.gradient import Gradient
-from gendiff.guide.guidance import AnyDenoiser, Guidance, extrapolate, finite
+from gendiff.guide.guidance import Guidance, extrapolate, finite
 from gendiff.ops import State, expand
 from gendiff.schedule import coefficients
 from gendiff.space import Space

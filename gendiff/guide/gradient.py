@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gendiff.denoise import Estimate
-from gendiff.guide.guidance import AnyDenoiser, Guidance, finite
+from gendiff.denoise import AnyDenoiser, Estimate
+from gendiff.guide.guidance import Guidance, finite
 from gendiff.ops import State
 from gendiff.process import TINY
 from gendiff.schedule import coefficients

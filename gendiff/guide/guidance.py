@@ -4,30 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Protocol
 
 from torch import Tensor
 
-from gendiff.denoise import Estimate
+from gendiff.denoise import AnyDenoiser, Estimate
 from gendiff.ops import State, expand
 from gendiff.process import TINY, JointProcess
-
-
-class AnyDenoiser(Protocol):
-    """A denoiser, exact or learned, guided or not."""
-
-    process: JointProcess
-
-    def __call__(
-        self,
-        x_t: State,
-        t: Tensor,
-        mask: Tensor | None = None,
-        condition: State | None = None,
-        previous: State | None = None,
-        noise: Tensor | None = None,
-    ) -> Estimate:
-        """Return the estimate of the clean data; see :meth:`gendiff.denoise.Denoiser.forward`."""
 
 
 class Guidance:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gendiff.denoise import AnyDenoiser
 from gendiff.guide.constraint import Step, offset
-from gendiff.guide.guidance import AnyDenoiser
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gendiff.denoise import Estimate
-from gendiff.guide.guidance import AnyDenoiser, Guidance
+from gendiff.denoise import AnyDenoiser, Estimate
+from gendiff.guide.guidance import Guidance
 from gendiff.ops import State, expand
 from gendiff.space import Space
 

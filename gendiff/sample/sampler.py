@@ -9,32 +9,11 @@ import torch
 from torch import Tensor
 
 from gendiff.config import Configurable
-from gendiff.denoise import Estimate
+from gendiff.denoise import AnyDenoiser, Estimate
 from gendiff.ops import Random, State
 from gendiff.process import Categorical, JointProcess
 from gendiff.sample.plan import Plan, Step, Table, downward
 from gendiff.schedule import coefficients, time_grid
-
-
-class AnyDenoiser(Protocol):
-    """A denoiser, exact or learned, guided or not.
-
-    One that has `takes_levels` is given `levels` too, alpha, sigma and log(alpha / sigma) of each field as numbers,
-    where the plan knows them.
-    """
-
-    process: JointProcess
-
-    def __call__(
-        self,
-        x_t: State,
-        t: Tensor,
-        mask: Tensor | None = None,
-        condition: State | None = None,
-        previous: State | None = None,
-        noise: Tensor | None = None,
-    ) -> Estimate:
-        """Return the estimate of the clean data; see :meth:`gendiff.denoise.Denoiser.forward`."""
 
 
 class Hook(Protocol):
