@@ -112,7 +112,7 @@ class Model:
         temperature: float | None = None,
         sampler: Sampler | None = None,
         sizes: tuple[int | None, int | None] = (None, None),
-        only: Sequence[str] = (),
+        only: Sequence[str] | str = (),
         known: set[str] | None = None,
         condition: State | None = None,
         guidance: float = 1.0,
@@ -147,6 +147,7 @@ class Model:
             raise UserError(f"-n must be at least 1, got {n}")
         if batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+        only = only.replace(",", " ").split() if isinstance(only, str) else only
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         self.modality.keep([], only, set())  # an unknown word is refused before the work
@@ -353,7 +354,8 @@ class Model:
         return {n: torch.cat(v) if v[0].dim() else torch.stack(v) for n, v in parts.items()}
 
     def write(self, records: list[Any], path: str | Path) -> None:
-        """Write records in the format of the file's ending."""
+        """Write records in the format of the file's ending, with what the modality says of each."""
+        self.modality.annotate(records)
         self.modality.write(records, path)
 
     def save(self, folder: str | Path) -> None:

@@ -34,6 +34,14 @@ def folder(model, tmp_path):
     return tmp_path / "model"
 
 
+def test_what_is_written_from_python_says_what_it_is(model, tmp_path):
+    """Words of `only` may come as the command line has them; the file states each molecule's validity and SMILES."""
+    model.write(model.sample(4, seed=1, only="valid,connected"), tmp_path / "new.sdf")
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "new.sdf")))
+    assert [mol.GetProp("valid") for mol in mols] == ["true"] * 4
+    assert all(Chem.MolFromSmiles(mol.GetProp("SMILES")) is not None for mol in mols)
+
+
 def raw(model):
     """The same model, whose records are (numbers, positions, charges) with no chemistry."""
     a = model.modality

@@ -24,12 +24,13 @@ def main(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     from gendiff.data import builtin, manifest
     from gendiff.files import UserError, check_target
-    from gendiff.modality import find_modality
+    from gendiff.modality import find_modality, modalities
 
     sets = manifest()
     if args.action == "list":
         for name, entry in sets.items():
-            say(f"{name:<18} {entry['title']} ({entry['licence']})")
+            later = "" if entry["modality"] in modalities() else f"; its modality {entry['modality']} is not installed"
+            say(f"{name:<18} {entry['title']} ({entry['licence']}{later})")
         return 0
     if args.action not in ("info", "get"):
         raise UsageError(f"unknown action {args.action!r}; gendiff data list, info NAME or get NAME -o FILE")

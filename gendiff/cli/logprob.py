@@ -20,7 +20,9 @@ def build_parser() -> ArgumentParser:
     p = parser(
         "logprob",
         "Say how likely a model finds the records of files: log p in nats (molecules: of coordinates in Å), and the "
-        "parts it is made of, a line of .csv for each.",
+        "parts it is made of, a line of .csv for each: log_prob = size - volume - (prior + diffusion + reconstruction) "
+        "with size = log p(number of elements) and volume = log of the unit of the model's states; dim counts the "
+        "degrees of freedom of the state. The mean is given with its standard error.",
     )
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
     p.add_argument("files", type=str, nargs="+", help="records to judge, in the formats that training reads")
@@ -29,7 +31,8 @@ def build_parser() -> ArgumentParser:
         "--method",
         choices=("bound", "flow"),
         default="bound",
-        help="bound (variational, never above log p) or flow (density of the probability flow, Hutchinson's trace)",
+        help="bound (variational, never above log p; elements count with their probabilities) or flow (density of the "
+        "probability flow, elements with the density of their one-hot numbers: compare flow with flow only)",
     )
     p.add_argument("--steps", type=int, default=200, help="steps of the bound; more are tighter and take longer")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise")

@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     model = load(args.model, device=pick_device(args.device))
     output = Path(args.output)
     check_target(output, model.modality.extensions)
+    protect(output, [*_examples(args.model), *(args.reference or [])])
     known = None
     if "new" in only:
         records, _ = model.modality.read(args.reference or run_files(args.model), on_error="skip")
@@ -145,18 +146,35 @@ def model_folder(source: str | Path) -> Path:
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder
 
 
+def protect(output: Path, examples: Sequence[str]) -> None:
+    """Refuse to write over the user's own examples.
+
+    Raises:
+        UserError: if `output` is one of them.
+    """
+    if any(output.resolve() == Path(file).resolve() for file in examples):
+        raise UserError(f"{output}: holds examples, which would be lost; choose another -o")
+
+
+def _examples(source: str | Path) -> list[str]:
+    """Return the files of examples that the run of a model names, or nothing."""
+    for folder in (Path(source), Path(source).parent):
+        config = folder / "config.yaml"
+        if config.is_file():
+            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+            return [str(file) for file in (settings or {}).get("files", [])]
+    return []
+
+
 def run_files(source: str | Path) -> list[str]:
     """Return the examples a run was trained on.
 
     Raises:
         UserError: if the model is not in a run folder, or the files are gone.
     """
-    for folder in (Path(source), Path(source).parent):
-        config = folder / "config.yaml"
-        if config.is_file():
-            files = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("files", [])
-            if files and all(Path(file).is_file() for file in files):
-                return [str(file) for file in files]
+    files = _examples(source)
+    if files and all(Path(file).is_file() for file in files):
+        return files
     raise UserError(
         "the training examples of this model are not at hand; name them with --reference FILE to judge what is new"
     )

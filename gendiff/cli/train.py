@@ -107,6 +107,9 @@ def build_parser() -> ArgumentParser:
 
 LEARNING_RATE = 5e-3
 
+OPTIONS = ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "on_error")
+"""What `--resume` takes from the run, whatever the command line says."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Train."""
@@ -116,6 +119,12 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
     from gendiff.train import train
 
+    if args.resume:
+        defaults = p.get_defaults()
+        ignored = [name for name in OPTIONS if args[name] != defaults[name]]
+        if ignored:
+            names = ", ".join("--" + name.replace("_", "-") for name in ignored)
+            say(f"--resume goes on with the settings the run began with, not with {names} as given here")
     options: dict[str, Any] = {
         name: args[name]
         for name in (

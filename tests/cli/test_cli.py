@@ -254,6 +254,26 @@ def test_a_model_run_over_files_refuses_bad_words(gendiff, tmp_path, command, ou
         assert not (tmp_path / output).exists()
 
 
+def test_samples_never_take_the_place_of_the_examples(gendiff, tmp_path):
+    examples.write(tmp_path / "mine.sdf")
+    before = (tmp_path / "mine.sdf").read_bytes()
+    assert gendiff("train", "molecules", tmp_path / "mine.sdf", "--out", tmp_path / "run", *QUICK).status == 0
+    for words in ((tmp_path / "run",), (examples.run(), "--reference", tmp_path / "mine.sdf")):
+        result = gendiff("sample", *words, "-n", 2, "-o", tmp_path / "mine.sdf")
+        assert result.status == 1
+        assert "holds examples, which would be lost; choose another -o" in result.err
+    assert (tmp_path / "mine.sdf").read_bytes() == before
+
+
+def test_resume_says_which_options_it_leaves_aside(gendiff, tmp_path):
+    path = examples.write(tmp_path / "some.sdf")
+    assert gendiff("train", "molecules", path, "--out", tmp_path / "run", *QUICK).status == 0
+    result = gendiff("train", "molecules", "--out", tmp_path / "run", "--resume", "--steps", 9, "--learning-rate", 1)
+    assert result.status == 0
+    assert "settings the run began with, not with --steps, --learning-rate as given here" in result.out
+    assert "not with" not in gendiff("train", "molecules", "--out", tmp_path / "run", "--resume").out
+
+
 def test_resume(gendiff, tmp_path):
     path = examples.write(tmp_path / "a.sdf")
     words = ("train", "molecules", path, "--out", tmp_path / "run", *QUICK)
