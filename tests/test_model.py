@@ -19,7 +19,8 @@ import examples
 import gendiff
 from gendiff import DDIM, Ancestral, DPMSolver, Heun, UserError, load
 from gendiff.modalities.molecules.encode import from_state
-from gendiff.model import FORMAT, PAIRS_PER_BATCH, Model, _cut
+from gendiff.model import FORMAT, Model
+from gendiff.model.batches import PAIRS_PER_BATCH, cut
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_saving_keeps_info_sampler_and_statistics(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken", ["safetensors.torch.save", "gendiff.model.json_text", "os.fsync", "gendiff.model.Model.card"]
+    "broken", ["safetensors.torch.save", "gendiff.model.folder.json_text", "os.fsync", "gendiff.model.Model.card"]
 )
 def test_a_failed_save_leaves_the_old_model(model, folder, broken, monkeypatch):
     before = tree(folder.parent)
@@ -266,13 +267,13 @@ def test_samples_of_one_size_are_drawn_together(model):
 
 def test_batches_are_bounded_in_samples_and_in_pairs():
     sizes = torch.randint(1, 200, (500,)).sort().values
-    cuts = _cut(sizes, 64)
+    cuts = cut(sizes, 64)
     assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])]
     assert cuts[-1][1] == 500
     for start, stop in cuts:
         assert stop - start <= 64
         assert stop - start == 1 or (stop - start) * int(sizes[stop - 1]) ** 2 <= PAIRS_PER_BATCH
-    assert _cut(torch.tensor([10_000, 10_000]), 64) == [(0, 1), (1, 2)]
+    assert cut(torch.tensor([10_000, 10_000]), 64) == [(0, 1), (1, 2)]
 
 
 # Folders that are not models, or not ours
@@ -360,7 +361,7 @@ def part(name, value):
     return lambda folder: rewrite(folder, lambda config: config.update({name: value}))
 
 
-def cut(share):
+def cut_short(share):
     def do(folder):
         content = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(content[: int(len(content) * share)])
@@ -391,9 +392,9 @@ DAMAGES = {
         lambda folder: [(folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()],
         "is a directory",
     ),
-    "weights cut in the head": (cut(0.001), "does not hold the weights"),
-    "weights cut in half": (cut(0.5), "does not hold the weights"),
-    "weights cut at the end": (cut(0.9999), "does not hold the weights"),
+    "weights cut in the head": (cut_short(0.001), "does not hold the weights"),
+    "weights cut in half": (cut_short(0.5), "does not hold the weights"),
+    "weights cut at the end": (cut_short(0.9999), "does not hold the weights"),
     "random weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9),
         "does not hold",

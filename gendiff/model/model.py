@@ -1,39 +1,25 @@
-"""The model that users hold: a modality, a denoiser and the way to sample it, in a folder that executes nothing.
-
-A model folder holds `config.json` (everything needed to rebuild it; JSON only), `model.safetensors` (averaged
-weights) and `README.md` (the model card). It loads without the training data, and from strangers: there is no pickle
-in it, and the configuration can name only classes of gendiff or of an installed adapter.
-"""
+"""The model that users hold: a modality, a denoiser and the way to sample it."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
-from gendiff import __version__
 from gendiff.config import build, describe
 from gendiff.data import Batch, Ragged
 from gendiff.denoise import Denoiser
-from gendiff.files import UserError, check_file, json_text, new_folder, read_json
+from gendiff.files import UserError
 from gendiff.guide import ClassifierFree
 from gendiff.likelihood import log_density, variational_bound
 from gendiff.modality import Modality
+from gendiff.model.batches import cut_batches
+from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler
-
-FORMAT = 1
-"""Version of the model folder; a folder of another version is refused with its number."""
-
-PAIRS_PER_BATCH = 1 << 18
-"""Bound on batch size x elements^2 of one sampling batch, so that memory does not grow with the number of samples."""
 
 
 @dataclass
@@ -192,7 +178,7 @@ class Model:
         denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
         random = Random(seed, indices)
         numbers = self.modality.draw_sizes(random, *sizes)
-        batches = _batches(numbers, batch_size)
+        batches = cut_batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
         for k, rows in enumerate(batches):
             mask = size_mask(numbers[rows]).to(device)
@@ -314,7 +300,7 @@ class Model:
         """Return the records of latent codes; arguments as :meth:`encode`."""
         walker = sampler or _heun(steps)
         records: list[Any] = [None] * len(codes)
-        for rows in _batches(codes.sizes, batch_size):
+        for rows in cut_batches(codes.sizes, batch_size):
             batch = codes.batch(rows).to(self.device)
             mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
             x = walker(self.denoiser, batch.state, mask)
@@ -339,7 +325,7 @@ class Model:
         training = self.denoiser.training
         self.denoiser.eval()
         parts: dict[str, list[torch.Tensor]] = {}
-        batches = _batches(data.sizes, batch_size)
+        batches = cut_batches(data.sizes, batch_size)
         for k, rows in enumerate(batches):
             batch = data.batch(rows).to(self.device)
             for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
@@ -360,87 +346,15 @@ class Model:
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder, atomically; an older one of the same name is replaced."""
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.denoiser.state_dict().items()}
-        with new_folder(folder, replace=True) as temporary:
-            content = {
-                "config.json": json_text(self.config()).encode(),
-                "model.safetensors": safetensors.torch.save(weights, {"format": "gendiff"}),
-                "README.md": self.card().encode(),
-            }
-            for name, data in content.items():
-                with (temporary / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+        write(self, folder)
 
     def config(self) -> dict[str, Any]:
         """Return everything needed to rebuild the model, but its weights."""
-        return {
-            "format": FORMAT,
-            "gendiff": __version__,
-            "modality": {"name": self.modality.name, **describe(self.modality)},
-            "denoiser": describe(self.denoiser),
-            "sampler": describe(self.sampler),
-            "info": self.info,
-        }
+        return config(self)
 
     def card(self) -> str:
         """Return the model card."""
-        parameters = sum(p.numel() for p in self.denoiser.parameters())
-        lines = [
-            f"# {self.info.get('title', f'A gendiff model of {self.modality.name}')}",
-            "",
-            f"Made with gendiff {__version__}; {parameters:,} parameters. Load it with `gendiff.load(FOLDER)`;",
-            "nothing in this folder is executed.",
-            "",
-            "## Data",
-            "",
-            *[f"- {line}" for line in self.info.get("data", ["not stated"])],
-            f"- Licence: {self.info.get('licence', 'not stated; it follows that of the data')}",
-            "",
-            "## Training",
-            "",
-            "```json",
-            json.dumps(self.info.get("training", {}), indent=2),
-            "```",
-            "",
-            "## Measured",
-            "",
-            *self.info.get(
-                "metrics", ["Not measured yet: `gendiff evaluate` compares generated samples with a reference."]
-            ),
-            "",
-            "## Use and limits",
-            "",
-            *[f"- {line}" for line in self.info.get("limits", LIMITS)],
-            "",
-        ]
-        return "\n".join(lines)
-
-
-LIMITS = (
-    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
-    "safety, synthesis or activity.",
-    "It knows only the elements, sizes and charges of its training data.",
-    "The default network is blind to reflection and draws both mirror images alike.",
-)
-
-
-def _cut(sizes: torch.Tensor, batch_size: int) -> list[tuple[int, int]]:
-    """Cut ascending sizes into batches of at most `batch_size` samples and PAIRS_PER_BATCH pairs."""
-    cuts, start = [], 0
-    values = sizes.tolist()
-    for i, size in enumerate(values):
-        if i > start and (i - start >= batch_size or (i - start + 1) * size * size > PAIRS_PER_BATCH):
-            cuts.append((start, i))
-            start = i
-    return [*cuts, (start, len(values))]
-
-
-def _batches(sizes: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """Return the rows of each batch: samples of nearly one size, within the bounds of :func:`_cut`."""
-    order = sizes.argsort(stable=True)
-    return [order[start:stop] for start, stop in _cut(sizes[order], batch_size)]
+        return card(self)
 
 
 def _heun(steps: int) -> Sampler:
@@ -459,47 +373,4 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
     Raises:
         UserError: if there is no model, or it is damaged, of another version, or names classes that are not allowed.
     """
-    folder = Path(source)
-    if (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
-    if not folder.is_dir():
-        raise UserError(f"{source}: no such model; name a run folder of `gendiff train`, or a model folder")
-    if not (folder / "config.json").is_file():
-        unfinished = (folder / "checkpoints").is_dir()
-        hint = (
-            "its training has not written a model yet"
-            if unfinished
-            else "it has no config.json; name a run folder or a model folder"
-        )
-        raise UserError(f"{source}: is not a model: {hint}")
-    where = str(folder / "config.json")
-    config = read_json(where)
-    if not isinstance(config, dict) or "format" not in config:
-        raise UserError(f"{where}: is not the configuration of a gendiff model")
-    if config["format"] != FORMAT:
-        raise UserError(
-            f"{where}: written in model format {config['format']}; this gendiff {__version__} reads format {FORMAT}:"
-            " use a matching version"
-        )
-    modality = build({k: v for k, v in _part(config, "modality", where).items() if k != "name"}, where)
-    denoiser = build(_part(config, "denoiser", where), where)
-    sampler = build(_part(config, "sampler", where), where)
-    if not (isinstance(modality, Modality) and isinstance(denoiser, Denoiser) and isinstance(sampler, Sampler)):
-        raise UserError(f"{where}: its parts are not a modality, a denoiser and a sampler")
-    path = check_file(folder / "model.safetensors")
-    try:
-        weights = safetensors.torch.load_file(path)
-        denoiser.load_state_dict(weights)
-    except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})"
-        ) from None
-    info = config.get("info")
-    return Model(modality, denoiser.eval().to(device), sampler, info if isinstance(info, dict) else {})
-
-
-def _part(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    part = config.get(name)
-    if not isinstance(part, dict) or "class" not in part:
-        raise UserError(f"{where}: has no {name}")
-    return part
+    return Model(*read(source)).to(device)

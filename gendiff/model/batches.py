@@ -1,0 +1,25 @@
+"""Batches of samples of nearly one size, bounded in memory."""
+
+from __future__ import annotations
+
+import torch
+
+PAIRS_PER_BATCH = 1 << 18
+"""Bound on batch size x elements^2 of one sampling batch, so that memory does not grow with the number of samples."""
+
+
+def cut(sizes: torch.Tensor, batch_size: int) -> list[tuple[int, int]]:
+    """Cut ascending sizes into batches of at most `batch_size` samples and PAIRS_PER_BATCH pairs."""
+    cuts, start = [], 0
+    values = sizes.tolist()
+    for i, size in enumerate(values):
+        if i > start and (i - start >= batch_size or (i - start + 1) * size * size > PAIRS_PER_BATCH):
+            cuts.append((start, i))
+            start = i
+    return [*cuts, (start, len(values))]
+
+
+def cut_batches(sizes: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Return the rows of each batch: samples of nearly one size, within the bounds of :func:`cut`."""
+    order = sizes.argsort(stable=True)
+    return [order[start:stop] for start, stop in cut(sizes[order], batch_size)]

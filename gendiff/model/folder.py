@@ -1,0 +1,153 @@
+"""The folder of a model: it loads without the training data, and from strangers.
+
+It holds `config.json` (everything needed to rebuild the model; JSON only), `model.safetensors` (averaged weights) and
+`README.md` (the model card). There is no pickle in it, and the configuration can name only classes of gendiff or of an
+installed adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import safetensors.torch
+
+from gendiff import __version__
+from gendiff.config import build, describe
+from gendiff.denoise import Denoiser
+from gendiff.files import UserError, check_file, json_text, new_folder, read_json
+from gendiff.modality import Modality
+from gendiff.sample import Sampler
+
+if TYPE_CHECKING:
+    from gendiff.model.model import Model
+
+FORMAT = 1
+"""Version of the model folder; a folder of another version is refused with its number."""
+
+LIMITS = (
+    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
+    "safety, synthesis or activity.",
+    "It knows only the elements, sizes and charges of its training data.",
+    "The default network is blind to reflection and draws both mirror images alike.",
+)
+
+
+def write(model: Model, folder: str | Path) -> None:
+    """Write the model folder, atomically; an older one of the same name is replaced."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.denoiser.state_dict().items()}
+    with new_folder(folder, replace=True) as temporary:
+        content = {
+            "config.json": json_text(model.config()).encode(),
+            "model.safetensors": safetensors.torch.save(weights, {"format": "gendiff"}),
+            "README.md": model.card().encode(),
+        }
+        for name, data in content.items():
+            with (temporary / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def config(model: Model) -> dict[str, Any]:
+    """Return everything needed to rebuild the model, but its weights."""
+    return {
+        "format": FORMAT,
+        "gendiff": __version__,
+        "modality": {"name": model.modality.name, **describe(model.modality)},
+        "denoiser": describe(model.denoiser),
+        "sampler": describe(model.sampler),
+        "info": model.info,
+    }
+
+
+def card(model: Model) -> str:
+    """Return the model card."""
+    parameters = sum(p.numel() for p in model.denoiser.parameters())
+    lines = [
+        f"# {model.info.get('title', f'A gendiff model of {model.modality.name}')}",
+        "",
+        f"Made with gendiff {__version__}; {parameters:,} parameters. Load it with `gendiff.load(FOLDER)`;",
+        "nothing in this folder is executed.",
+        "",
+        "## Data",
+        "",
+        *[f"- {line}" for line in model.info.get("data", ["not stated"])],
+        f"- Licence: {model.info.get('licence', 'not stated; it follows that of the data')}",
+        "",
+        "## Training",
+        "",
+        "```json",
+        json.dumps(model.info.get("training", {}), indent=2),
+        "```",
+        "",
+        "## Measured",
+        "",
+        *model.info.get(
+            "metrics", ["Not measured yet: `gendiff evaluate` compares generated samples with a reference."]
+        ),
+        "",
+        "## Use and limits",
+        "",
+        *[f"- {line}" for line in model.info.get("limits", LIMITS)],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any]]:
+    """Return the parts of a model from a model folder or a run folder. Never executes code from it.
+
+    Arguments:
+        source: Folder.
+
+    Raises:
+        UserError: if there is no model, or it is damaged, of another version, or names classes that are not allowed.
+    """
+    folder = Path(source)
+    if (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise UserError(f"{source}: no such model; name a run folder of `gendiff train`, or a model folder")
+    if not (folder / "config.json").is_file():
+        unfinished = (folder / "checkpoints").is_dir()
+        hint = (
+            "its training has not written a model yet"
+            if unfinished
+            else "it has no config.json; name a run folder or a model folder"
+        )
+        raise UserError(f"{source}: is not a model: {hint}")
+    where = str(folder / "config.json")
+    config = read_json(where)
+    if not isinstance(config, dict) or "format" not in config:
+        raise UserError(f"{where}: is not the configuration of a gendiff model")
+    if config["format"] != FORMAT:
+        raise UserError(
+            f"{where}: written in model format {config['format']}; this gendiff {__version__} reads format {FORMAT}:"
+            " use a matching version"
+        )
+    modality = build({k: v for k, v in _part(config, "modality", where).items() if k != "name"}, where)
+    denoiser = build(_part(config, "denoiser", where), where)
+    sampler = build(_part(config, "sampler", where), where)
+    if not (isinstance(modality, Modality) and isinstance(denoiser, Denoiser) and isinstance(sampler, Sampler)):
+        raise UserError(f"{where}: its parts are not a modality, a denoiser and a sampler")
+    path = check_file(folder / "model.safetensors")
+    try:
+        weights = safetensors.torch.load_file(path)
+        denoiser.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})"
+        ) from None
+    info = config.get("info")
+    return modality, denoiser.eval(), sampler, info if isinstance(info, dict) else {}
+
+
+def _part(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    part = config.get(name)
+    if not isinstance(part, dict) or "class" not in part:
+        raise UserError(f"{where}: has no {name}")
+    return part
