@@ -7,8 +7,9 @@ the largest of the set.
 from __future__ import annotations
 
 import itertools
+import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.files import UserError
-from gendiff.ops import Random, State
+from gendiff.files import UserError, read_json
+from gendiff.ops import State
 
 
 @dataclass
@@ -112,48 +113,6 @@ def size_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
 
 
-class SizeModel:
-    """p(N): how often each size occurs in the training data.
-
-    Arguments:
-        counts: How many samples have each size; keys may be strings, as JSON makes them.
-
-    Raises:
-        ValueError: if there is no size, or one is below 1.
-    """
-
-    def __init__(self, counts: dict[Any, int]):
-        self.counts = {int(size): int(count) for size, count in sorted(counts.items(), key=lambda item: int(item[0]))}
-        if not self.counts or min(self.counts) < 1 or min(self.counts.values()) < 1:
-            raise ValueError(f"a size model needs sizes of at least 1 with positive counts, got {self.counts}")
-
-    def sample(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:
-        """Draw sizes, (B,), from p(N | low <= N <= high).
-
-        Raises:
-            UserError: if no size of the training data lies in the range.
-        """
-        low, high = low or 1, high or max(self.counts)
-        sizes = [size for size in self.counts if low <= size <= high]
-        if not sizes:
-            raise UserError(
-                f"no size between {low} and {high} in the training data,"
-                f" which has {min(self.counts)} to {max(self.counts)}"
-            )
-        weights = torch.tensor([self.counts[size] for size in sizes], dtype=torch.float64)
-        edges = (weights.cumsum(0) / weights.sum())[:-1]
-        u = random.uniform((len(random.indices),)).double().cpu()
-        return torch.tensor(sizes)[torch.searchsorted(edges, u, right=True)]
-
-    def log_prob(self, sizes: Tensor) -> Tensor:
-        """Return log p(N) in nats, (B,); -inf for a size that never occurred."""
-        total = sum(self.counts.values())
-        table = torch.full((int(max(max(self.counts), int(sizes.max()))) + 1,), -torch.inf, dtype=torch.float64)
-        for size, count in self.counts.items():
-            table[size] = count / total
-        return torch.where(table[sizes.cpu()] > 0, table[sizes.cpu()].log(), -torch.inf).to(sizes.device)
-
-
 def dataset_folder() -> Path:
     """Return the folder of the built-in data, in an installed package and in a checkout alike."""
     installed = Path(str(resources.files("gendiff"))) / "datasets"
@@ -177,6 +136,51 @@ def builtin(name: str) -> Path:
         known = sorted(key for key, entry in entries.items() if entry.get("file"))
         raise UserError(f"no built-in data set {name!r}; there are: {', '.join(known)}")
     return dataset_folder() / entries[name]["file"]
+
+
+def cache_folder() -> Path:
+    """Return the folder of what was fetched: `$GENDIFF_CACHE`, or `~/.cache/gendiff`."""
+    return Path(os.environ.get("GENDIFF_CACHE") or "~/.cache/gendiff").expanduser()
+
+
+def locate(name: str) -> list[Path]:
+    """Return the files of a data set: a built-in one, or one that `gendiff data get` has fetched.
+
+    Arguments:
+        name: "qm9", which means the training part of a set that has parts, or a part: "qm9/train", "qm9/valid",
+            "qm9/test".
+
+    Raises:
+        UserError: if there is no such set or part, if it was not fetched yet, or its files are gone.
+    """
+    name, _, part = name.partition("/")
+    entries = manifest()
+    if name not in entries:
+        raise UserError(f"no data set {name!r}; there are: {', '.join(entries)}")
+    if "sources" not in entries[name]:
+        return [builtin(name)]
+    folder = cache_folder() / "data" / name
+    if not (folder / "dataset.json").is_file():
+        raise UserError(f"{name} is not here yet; gendiff data get {name} fetches it")
+    parts = read_json(folder / "dataset.json")["parts"]
+    part = part or ("train" if "train" in parts else next(iter(parts)))
+    if part not in parts:
+        raise UserError(f"{name} has no part {part!r}; there are: {', '.join(parts)}")
+    files = [folder / file for file in parts[part]]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: is gone; gendiff data get {name} prepares it again")
+    return files
+
+
+def resolve(words: Iterable[str | Path]) -> list[Path]:
+    """Return files for what users name as examples: files as they are, and names of data sets as :func:`locate` does.
+
+    A file that exists comes before a data set of the same name.
+    """
+    entries = manifest()
+    known = [(word, str(word).partition("/")[0] in entries and not Path(word).exists()) for word in words]
+    return [file for word, is_set in known for file in (locate(str(word)) if is_set else [Path(word)])]
 
 
 def batch_stream(sizes: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:

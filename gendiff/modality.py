@@ -10,7 +10,7 @@ then on the examples are not needed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,11 +102,15 @@ class Modality(Configurable, ABC):
         """Return the forward process of the fields."""
 
     @abstractmethod
-    def network(self, preset: str = "small") -> nn.Module:
-        """Return the default network of a size preset: "tiny", "small" or "base"."""
+    def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:
+        """Return a network of a size preset, "tiny", "small" or "base"; `kind` names another than the default.
+
+        Raises:
+            UserError: for a preset or a kind that there is not.
+        """
 
     @abstractmethod
-    def denoiser(self, preset: str = "small") -> Denoiser:
+    def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
         """Return the default denoiser around :meth:`network`."""
 
     @abstractmethod
@@ -118,8 +122,23 @@ class Modality(Configurable, ABC):
         """Return the default sampler."""
 
     @abstractmethod
-    def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:
-        """Draw how many elements each sample has, (B,), from p(N), within bounds if given."""
+    def draw_sizes(
+        self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None
+    ) -> Tensor:
+        """Draw how many elements each sample has, (B,), from p(N | condition), within bounds if given."""
+
+    def condition(self, wanted: Mapping[str, Any]) -> State:
+        """Return what users want of samples, numbers or labels by name, as a network is told: one axis, of samples.
+
+        Arguments:
+            wanted: By name one value for all samples, or one for each.
+
+        Raises:
+            UserError: for a name that the model was not trained with, or a value that is none.
+        """
+        if wanted:
+            raise UserError(f"this model was trained without conditions, so {min(wanted)!r} cannot be asked of it")
+        return {}
 
     def log_size(self, sizes: Tensor) -> Tensor:
         """Return log p(N) in nats of sizes (B,); 0 where there is only one size."""

@@ -8,7 +8,7 @@ from collections import Counter
 
 import torch
 
-from gendiff.data import Ragged, SizeModel
+from gendiff.data import Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, atomic_write, read_text
 from gendiff.modality import Modality
@@ -17,6 +17,7 @@ from gendiff.objective import Objective
 from gendiff.process import GaussianProcess, JointProcess
 from gendiff.sample import DDIM
 from gendiff.schedule import Cosine
+from gendiff.sizes import SizeModel
 from gendiff.space import ZeroCenterOfMass
 
 
@@ -69,11 +70,11 @@ class Dots(Modality):
     def process(self):
         return JointProcess({"position": GaussianProcess(Cosine(), ZeroCenterOfMass(2))})
 
-    def network(self, preset="small"):
+    def network(self, preset="small", kind=None):
         return EGNN({}, width=8, layers=1)
 
-    def denoiser(self, preset="small"):
-        return Denoiser(self.network(preset), self.process(), {"position": "v"})
+    def denoiser(self, preset="small", network=None):
+        return Denoiser(self.network(preset, network), self.process(), {"position": "v"})
 
     def objective(self):
         return Objective()
@@ -81,7 +82,7 @@ class Dots(Modality):
     def sampler(self):
         return DDIM(5)
 
-    def draw_sizes(self, random, low=None, high=None):
+    def draw_sizes(self, random, low=None, high=None, condition=None):
         return self.size_model.sample(random, low, high)
 
     def annotate(self, records, **facts):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import tomllib
-from collections import Counter
 
 import pytest
 import torch
@@ -13,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gendiff import data
-from gendiff.data import Batch, Ragged, SizeModel, batch_stream, builtin, dataset_folder, manifest, size_batches
+from gendiff.data import Batch, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
 from gendiff.files import UserError, sha256
-from gendiff.ops import Random
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
 
@@ -122,50 +120,6 @@ def test_a_batch_moves_whole():
     assert Batch({"x": torch.zeros(1)}, None, {}, torch.zeros(1)).to("meta").mask is None
 
 
-def test_sizes_follow_their_law():
-    model, n = SizeModel({"5": 1, "3": 6, 9: 3}), 20_000
-    sizes = model.sample(Random(0, n))
-    for size, probability in ((3, 0.6), (5, 0.1), (9, 0.3)):
-        share = (sizes == size).double().mean().item()
-        assert share == pytest.approx(probability, abs=4.5 * (probability * (1 - probability) / n) ** 0.5)
-    assert set(sizes.tolist()) == {3, 5, 9}
-
-
-def test_sizes_within_bounds_follow_the_conditional_law():
-    model, n = SizeModel({3: 6, 5: 1, 9: 3}), 20_000
-    sizes = model.sample(Random(1, n), low=4, high=9)
-    assert set(sizes.tolist()) == {5, 9}
-    assert (sizes == 9).double().mean().item() == pytest.approx(0.75, abs=4.5 * (0.1875 / n) ** 0.5)
-    assert set(model.sample(Random(1, 100), low=9).tolist()) == {9}
-    assert set(model.sample(Random(1, 100), high=3).tolist()) == {3}
-    assert set(model.sample(Random(1, 100), low=5, high=5).tolist()) == {5}
-
-
-def test_a_size_depends_on_the_sample_alone():
-    model = SizeModel({3: 6, 5: 1, 9: 3})
-    whole = model.sample(Random(4, 50))
-    assert torch.equal(model.sample(Random(4, torch.tensor([40, 7]))), whole[[40, 7]])
-
-
-@pytest.mark.parametrize(("low", "high"), [(10, None), (None, 2), (6, 8), (9, 3)])
-def test_sizes_that_never_occurred_are_refused(low, high):
-    with pytest.raises(UserError, match=r"no size between \d+ and \d+ in the training data, which has 3 to 9"):
-        SizeModel({3: 6, 5: 1, 9: 3}).sample(Random(0, 2), low, high)
-
-
-def test_log_probability_of_sizes():
-    model = SizeModel({3: 6, 5: 1, 9: 3})
-    expected = [math.log(0.6), -math.inf, math.log(0.1), -math.inf, math.log(0.3), -math.inf]
-    assert model.log_prob(torch.tensor([3, 4, 5, 1, 9, 500])).tolist() == pytest.approx(expected, rel=1e-12)
-    assert model.log_prob(torch.arange(1, 10)).exp().sum().item() == pytest.approx(1, rel=1e-12)
-
-
-@pytest.mark.parametrize("counts", [{}, {0: 3}, {-1: 3}, {3: 0}, {3: 1, 4: -1}])
-def test_a_size_model_wants_positive_counts_of_positive_sizes(counts):
-    with pytest.raises(ValueError, match="sizes of at least 1 with positive counts"):
-        SizeModel(counts)
-
-
 def test_every_built_in_set_is_the_one_of_the_manifest():
     files = [name for name, entry in manifest().items() if entry.get("file")]
     assert "small-molecules" in files
@@ -191,11 +145,3 @@ def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
     (tmp_path / "datasets" / "manifest.toml").write_text('[mine]\ntitle = "t"\nlicence = "l"\nfile = "mine/a.npz"\n')
     monkeypatch.setattr(data.resources, "files", lambda package: tmp_path)
     assert builtin("mine") == tmp_path / "datasets" / "mine" / "a.npz"
-
-
-def test_counts_keep_their_order_whatever_json_made_of_them():
-    model = SizeModel({"10": 1, "9": 2, "2": 3})
-    assert list(model.counts.items()) == [(2, 3), (9, 2), (10, 1)]
-    assert Counter(SizeModel(model.counts).sample(Random(3, 500)).tolist()) == Counter(
-        model.sample(Random(3, 500)).tolist()
-    )

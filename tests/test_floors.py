@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"process"},
     {"denoise"},
     {"objective", "sample", "guide", "likelihood"},
-    {"distill", "metrics", "data"},
+    {"distill", "metrics", "data", "sizes", "download"},
     {"modality"},
     {"modalities"},
     {"model"},

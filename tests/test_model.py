@@ -212,7 +212,7 @@ def test_only_gives_up_when_it_keeps_too_little(model):
 
 
 def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
-    monkeypatch.setattr(Model, "_draw", lambda *args: pytest.fail("it began to draw"))
+    monkeypatch.setattr(Model, "draw_at", lambda *args: pytest.fail("it began to draw"))
     for options, words in (
         ({"n": 0}, "-n must be at least 1, got 0"),
         ({"n": -3}, "-n must be at least 1, got -3"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.parsing import UsageError, changed, parse, parser, say
+from gendiff.cli.parsing import UsageError, changed, parse, parser, say, words
 
 OURS = {
     "callbacks",
@@ -55,6 +55,14 @@ def build_parser() -> ArgumentParser:
         type=str | None,
         default=None,
         help="size of the network: tiny, small or base (default: tiny on a CPU, base on a GPU)",
+    )
+    p.add_argument("--network", type=str | None, default=None, help="network: egnn (default)")
+    p.add_argument(
+        "--condition",
+        type=str | None,
+        default=None,
+        help="properties to ask for when sampling, numeric columns of the files, comma-separated: logP,TPSA (RDKit "
+        "computes logP, TPSA, QED and MW where the file has none)",
     )
     p.add_argument("--batch-size", type=int, default=64, help="samples of a batch")
     p.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="peak learning rate")
@@ -107,7 +115,19 @@ def build_parser() -> ArgumentParser:
 
 LEARNING_RATE = 5e-3
 
-OPTIONS = ("steps", "max_time", "seed", "preset", "batch_size", "learning_rate", "average", "previews", "on_error")
+OPTIONS = (
+    "steps",
+    "max_time",
+    "seed",
+    "preset",
+    "network",
+    "condition",
+    "batch_size",
+    "learning_rate",
+    "average",
+    "previews",
+    "on_error",
+)
 """What `--resume` takes from the run, whatever the command line says."""
 
 
@@ -132,6 +152,7 @@ def main(argv: Sequence[str]) -> int:
             "max_time",
             "seed",
             "preset",
+            "network",
             "batch_size",
             "learning_rate",
             "average",
@@ -144,5 +165,6 @@ def main(argv: Sequence[str]) -> int:
     reading = {"fragments": args.fragments, "split": args.split}
     fitting = {"hydrogens": args.hydrogens, "rule": args.rule}
     trainer = changed(args.trainer, p.get_defaults().trainer)
+    options["conditions"] = words(args.condition)
     train(args.modality, args.files, args.out, reading=reading, fitting=fitting, trainer=trainer, say=say, **options)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from gendiff.config import build, describe
 from gendiff.data import Batch, Ragged
-from gendiff.denoise import Denoiser
+from gendiff.denoise import AnyDenoiser, Denoiser
 from gendiff.files import UserError
 from gendiff.guide import ClassifierFree
 from gendiff.likelihood import log_density, variational_bound
@@ -20,6 +20,9 @@ from gendiff.model.batches import cut_batches
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler
+
+Guide = Callable[[AnyDenoiser], AnyDenoiser]
+"""Guidance: a denoiser in, a denoiser out."""
 
 
 @dataclass
@@ -100,8 +103,9 @@ class Model:
         sizes: tuple[int | None, int | None] = (None, None),
         only: Sequence[str] | str = (),
         known: set[str] | None = None,
-        condition: State | None = None,
+        condition: Mapping[str, Any] | None = None,
         guidance: float = 1.0,
+        guide: Guide | None = None,
         batch_size: int = 256,
         max_draws: int | None = None,
         progress: Callable[[int, int], Any] | None = None,
@@ -120,8 +124,11 @@ class Model:
             sizes: Smallest and largest number of elements (None: as in the training data).
             only: Keep only records that meet these words of the modality ("valid", "connected", "new").
             known: Identities of examples, against which "new" is judged.
-            condition: Condition of every sample, tensors without a batch axis.
-            guidance: Scale of classifier-free guidance (1: none).
+            condition: What is asked for, in the units of the data: by name one value, or a list of which sample i
+                takes number i modulo its length. See :meth:`gendiff.modality.Modality.condition`.
+            guidance: Scale of classifier-free guidance (1: the conditional model as it is).
+            guide: Guidance of your own, a denoiser to a denoiser, put around all other; for example
+                `lambda denoiser: Gradient(denoiser, log_prob, at="data")`.
             batch_size: Samples computed together.
             max_draws: Give up after this many draws (100 n with `only`).
             progress: Called with (steps done, steps in all) for the first round of draws.
@@ -145,8 +152,16 @@ class Model:
             count = missing if not result.records else round(missing / max(result.rate, 0.05)) + 8
             count = max(1, min(count, limit - result.drawn, max(n, 16 * batch_size)))
             indices = torch.arange(result.drawn, result.drawn + count)
-            records = self._draw(
-                indices, chosen, seed, sizes, condition, guidance, batch_size, None if result.drawn else progress
+            records = self.draw_at(
+                indices,
+                seed,
+                chosen,
+                sizes,
+                condition,
+                guidance,
+                guide,
+                batch_size,
+                None if result.drawn else progress,
             )
             kept = self.modality.keep(records, only, known or set()) if only else [True] * count
             for i, good in enumerate(kept):
@@ -162,34 +177,40 @@ class Model:
             )
         return result
 
-    def _draw(
+    @torch.no_grad()
+    def draw_at(
         self,
         indices: torch.Tensor,
-        sampler: Sampler,
-        seed: int,
-        sizes: tuple[int | None, int | None],
-        condition: State | None,
-        guidance: float,
-        batch_size: int,
-        progress: Callable[[int, int], Any] | None,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        sizes: tuple[int | None, int | None] = (None, None),
+        condition: Mapping[str, Any] | None = None,
+        guidance: float = 1.0,
+        guide: Guide | None = None,
+        batch_size: int = 256,
+        progress: Callable[[int, int], Any] | None = None,
     ) -> list[Any]:
-        training, device = self.denoiser.training, self.device
-        self.denoiser.eval()
+        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`."""
+        sampler, device = sampler or self.sampler, self.device
+        asked = self.modality.condition(condition or {})
+        asked = {name: value[indices % len(value)] for name, value in asked.items()}
+        if guidance != 1 and not asked:
+            raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
         denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
+        if guide is not None:
+            denoiser = guide(denoiser)
         random = Random(seed, indices)
-        numbers = self.modality.draw_sizes(random, *sizes)
+        numbers = self.modality.draw_sizes(random, *sizes, asked or None)
         batches = cut_batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
+        training = self.denoiser.training
+        self.denoiser.eval()
         for k, rows in enumerate(batches):
             mask = size_mask(numbers[rows]).to(device)
             stream = random.select(rows)
             stream = Random(seed, stream.indices, device, stream.draws)
             x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
-            given = (
-                None
-                if not condition
-                else {key: value.to(device).expand(len(rows), *value.shape) for key, value in condition.items()}
-            )
+            given = {name: value[rows].to(device) for name, value in asked.items()} or None
             tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
             x = sampler(denoiser, x, mask, given, stream, progress=tick)
             for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):

@@ -17,10 +17,18 @@ from gendiff.process import JointProcess
 
 
 def drop_condition(condition: State, probability: float, random: Random) -> State:
-    """Return `condition` with all values of a sample missing, with this probability (classifier-free guidance)."""
-    dropped = random.uniform((len(random.indices),)) < probability
-    null = null_condition(condition)
-    return {name: torch.where(expand(dropped, value), null[name], value) for name, value in condition.items()}
+    """Return `condition` with all values of a sample missing, with this probability (classifier-free guidance).
+
+    Of several conditions each also goes missing on its own, as often, so that any of them can be asked for alone.
+    """
+    batch, null = len(random.indices), null_condition(condition)
+    dropped = (random.uniform((batch,)) < probability)[:, None].expand(batch, len(condition))
+    if len(condition) > 1:
+        dropped = dropped | (random.uniform((batch, len(condition))) < probability)
+    return {
+        name: torch.where(expand(dropped[:, k], condition[name]), null[name], condition[name])
+        for k, name in enumerate(sorted(condition))
+    }
 
 
 class Loss(nn.Module):
@@ -32,7 +40,8 @@ class Loss(nn.Module):
     Arguments:
         scale: Factor of each field in the sum (1).
         times: Law of the times (uniform).
-        condition_dropout: Probability with which a sample loses its condition, for classifier-free guidance (0.1).
+        condition_dropout: Probability with which a sample loses its condition, for classifier-free guidance (0.1); of
+            several conditions each also goes missing on its own, as often.
         self_condition: Probability with which a batch sees the network's first estimate (0.5), if the denoiser takes
             one.
         coupling: Chooses which noise a sample of a batch gets (independent).

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from gendiff.files import UserError
 from gendiff.model import Model
+from gendiff.train.processes import mean, together
 from gendiff.train.task import DiffusionTask
 
 
@@ -63,6 +64,7 @@ class Keeper(Callback):
     """Writes `model/` for using and `checkpoints/last.ckpt` for resuming, both whole at any moment.
 
     The model goes first, so where a checkpoint ends the run its model is there. Both hold whole optimizer steps only.
+    Of several processes the first one writes; when to write and when to stop they decide together.
 
     Arguments:
         folder: The run folder.
@@ -76,6 +78,7 @@ class Keeper(Callback):
         self.folder, self.model, self.averages = folder, model, averages
         self.every, self.seconds = every, seconds
         self.interrupted = self.saved = False
+        self._before: dict[int, Any] = {}
         self._last_time, self._last_step = time.monotonic(), -1
 
     @contextmanager
@@ -86,23 +89,31 @@ class Keeper(Callback):
             KeyboardInterrupt: at its end, if there was one.
         """
 
-        def stop(number: int, frame: Any) -> None:
-            self.interrupted = True
-            signal.signal(number, before[number])
-
         signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
-        for number in signals:
-            signal.signal(number, stop)
+        self._before = {number: signal.getsignal(number) for number in signals}
+        self._listen()
         try:
             yield
         except SystemExit:  # what Lightning makes of a signal
             raise KeyboardInterrupt from None
         finally:
-            for number in signals:
-                signal.signal(number, before[number])
+            for number, before in self._before.items():
+                signal.signal(number, before)
         if self.interrupted:
             raise KeyboardInterrupt
+
+    def _listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        signal.signal(number, self._before[number])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take back the signals from Lightning, whose own handler talks to other processes in the middle of a step."""
+        if not self.interrupted:
+            self._listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -112,8 +123,12 @@ class Keeper(Callback):
         step = trainer.global_step
         if step == self._last_step or task.batch_number % trainer.accumulate_grad_batches:
             return
-        due = step % self.every == 0 or time.monotonic() - self._last_time > self.seconds
-        if due or self.interrupted or step == trainer.max_steps:
+        late = time.monotonic() - self._last_time > self.seconds
+        if together():
+            wishes = torch.tensor([float(late), float(self.interrupted)], device=pl_module.device)
+            late, interrupted = (mean(wishes) > 0).tolist()
+            self.interrupted |= interrupted
+        if step % self.every == 0 or late or self.interrupted or step == trainer.max_steps:
             self.save(trainer)
         trainer.should_stop |= self.interrupted
 
@@ -146,7 +161,8 @@ class Keeper(Callback):
         except OSError as error:
             raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
         finally:
-            part.unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                part.unlink(missing_ok=True)
 
 
 def diverged(what: str, step: int) -> UserError:
@@ -188,7 +204,7 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count, and now and then read the means; numbers are read from the device only here."""
+        """Count, and now and then read the means; numbers are read from the devices only here."""
         task: DiffusionTask = pl_module  # type: ignore[assignment]
         for name, value in task.last.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -196,7 +212,8 @@ class Progress(Callback):
             return
         now = time.monotonic()
         rate = (task.samples_seen - self._seen) / max(now - self._clock, 1e-9)
-        means = {name: float(value) / self.every for name, value in self._sums.items()}
+        sums = mean(torch.stack(list(self._sums.values()))).tolist()
+        means = {name: value / self.every for name, value in zip(self._sums, sums, strict=True)}
         self._sums, self._clock, self._seen = {}, now, task.samples_seen
         if trainer.logger is not None:
             rates = {"samples_per_second": rate, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
@@ -227,7 +244,7 @@ class NonFinite(Callback):
     ) -> None:
         """Look at the loss now and then."""
         task: DiffusionTask = pl_module  # type: ignore[assignment]
-        if task.batch_number % self.every == 0 and not torch.isfinite(task.last["loss"]):
+        if task.batch_number % self.every == 0 and not torch.isfinite(mean(task.last["loss"])):
             raise diverged("the loss is", trainer.global_step)
 
 

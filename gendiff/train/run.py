@@ -44,6 +44,8 @@ def train(
     max_time: str | None = None,
     seed: int = 0,
     preset: str | None = None,
+    network: str | None = None,
+    conditions: Sequence[str] = (),
     batch_size: int = 64,
     learning_rate: float = 5e-3,
     average: float = 0.999,
@@ -66,6 +68,9 @@ def train(
         max_time: Bound in time: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
         seed: Seed of initial weights, order, noise and times.
         preset: Size of the network: "tiny", "small" or "base"; by default "tiny" on a CPU and "base" on a GPU.
+        network: Another network than the modality's default (molecules: "egnn").
+        conditions: Properties that will be asked for when sampling, columns of the files (molecules: also logP, TPSA,
+            QED and MW, which RDKit computes).
         batch_size: Samples of a batch (64); small batches and many steps are best on a CPU.
         learning_rate: Peak rate (5e-3), reached after 100 steps, then falling to zero by half a cosine.
         average: Decay of the averaged weights (0.999).
@@ -88,6 +93,7 @@ def train(
     settings = {key: value for key, value in locals().items() if key not in ("say", "resume")}
     settings["files"] = [str(Path(file).resolve()) for file in files]
     settings["out"] = str(Path(out).resolve())
+    settings["conditions"] = [conditions] if isinstance(conditions, str) else list(conditions)
     folder = Path(settings["out"])
     _sweep(folder)
     if resume:
@@ -142,7 +148,7 @@ def _run(
     records, report = kind.read(settings["files"], on_error=settings["on_error"], **(settings["reading"] or {}))
     for line in report.lines():
         say(line)
-    adapter = kind.fit(records, **(settings["fitting"] or {}))
+    adapter = kind.fit(records, **(settings["fitting"] or {}), conditions=settings["conditions"])
     data = adapter.encode(records)
     per_epoch = -(-len(data) // settings["batch_size"])
     steps = _steps(settings, options, per_epoch // accumulate or 1, None if seconds else STEPS)
@@ -150,13 +156,14 @@ def _run(
     preset = settings["preset"] or ("tiny" if device == "cpu" else "base")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings["seed"])
-        denoiser = adapter.denoiser(preset)
+        denoiser = adapter.denoiser(preset, settings["network"])
     hashes = {file: sha256(file) for file in settings["files"]}
     info = {
         "data": report.lines(),
         "training": {
             **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
-            "preset": preset, "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
+            "preset": preset, "network": type(denoiser.network).__name__, "conditions": settings["conditions"],
+            "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
             "files": {Path(file).name: digest for file, digest in hashes.items()},
         },
     }  # fmt: skip

@@ -2,7 +2,8 @@
 
 Everything random in batch k is a function of (seed, k) and of the number of each sample in the data set, and the
 learning rate is a function of k. So a run needs to remember only weights, averages, optimizer and k to go on exactly
-as if it had never stopped, and a batch split over processes has the noise it has in one.
+as if it had never stopped, and a batch split over processes has the noise it has in one. Each process has a share of
+every batch, and its loss a weight by which the mean of the gradients is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gendiff.denoise import Denoiser
 from gendiff.objective import Loss
 from gendiff.ops import Random
 from gendiff.train.optimizer import MuonAdamW
+from gendiff.train.processes import mean, together
 
 
 class DiffusionTask(pl.LightningModule):
@@ -66,6 +68,8 @@ class DiffusionTask(pl.LightningModule):
         """Return how much of the run is behind, 0 to 1."""
         by_steps = self.batch_number / self.steps if self.steps else 0.0
         by_time = (time.monotonic() - self._started) / self.seconds if self.seconds else 0.0
+        if self.seconds and together():  # whose clocks differ, but not their learning rates
+            by_time = float(mean(torch.tensor(by_time, device=self.device)))
         return min(1.0, max(by_steps, by_time))
 
     def on_fit_start(self) -> None:
@@ -80,13 +84,14 @@ class DiffusionTask(pl.LightningModule):
             group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch."""
+        """Return the mean loss of a batch, or what this process adds to it."""
         random = Random(self.seed * 1_000_003 + self.batch_number, batch.index, batch.index.device)
         losses, parts = self.objective(self.denoiser, batch.state, batch.mask, batch.condition or None, random)
-        loss = losses.mean()
-        self.last = {"loss": loss.detach(), **{name: part.detach().mean() for name, part in parts.items()}}
+        weight = getattr(batch, "weight", 1.0)
+        loss = weight * losses.mean()
+        self.last = {"loss": loss.detach(), **{name: weight * part.detach().mean() for name, part in parts.items()}}
         self.batch_number += 1
-        self.samples_seen += len(batch)
+        self.samples_seen += getattr(batch, "total", len(batch))
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

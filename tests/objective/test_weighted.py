@@ -1,5 +1,6 @@
 """Squared errors under a weighting: exact expectations, conversions between weightings, and invariances."""
 
+import itertools
 import json
 
 import pytest
@@ -354,18 +355,25 @@ def test_fields_are_added_by_their_factors():
 # Conditions and self-conditioning
 
 
-def test_conditions_are_dropped_by_sample_and_all_at_once():
-    n = 4000
+def test_conditions_are_dropped_by_sample_all_at_once_or_each_alone():
+    n, p = 4000, 0.3
     condition = {"y": torch.arange(n).double(), "label": torch.arange(n), "vector": torch.randn(n, 3)}
-    dropped = drop_condition(condition, 0.3, Random(0, n))
-    missing = dropped["label"] == -1
-    assert stats.binomtest(int(missing.sum()), n, 0.3).pvalue > 0.01
-    assert torch.equal(dropped["y"].isnan(), missing)
-    assert torch.equal(dropped["vector"].isnan().all(1), missing)
+    dropped = drop_condition(condition, p, Random(0, n))
+    missing = {"y": dropped["y"].isnan(), "label": dropped["label"] == -1, "vector": dropped["vector"].isnan().all(1)}
+    assert torch.equal(dropped["vector"].isnan().any(1), missing["vector"])
     for name, value in condition.items():
-        assert torch.equal(dropped[name][~missing], value[~missing])
+        assert torch.equal(dropped[name][~missing[name]], value[~missing[name]])
+    for pattern in itertools.product([False, True], repeat=3):
+        found = torch.stack([missing[name] == gone for name, gone in zip(missing, pattern, strict=True)]).all(0)
+        alone = p ** sum(pattern) * (1 - p) ** (3 - sum(pattern))
+        assert stats.binomtest(int(found.sum()), n, p * all(pattern) + (1 - p) * alone).pvalue > 0.005
     for probability, count in ((0.0, 0), (1.0, n)):
         assert int((drop_condition(condition, probability, Random(0, n))["label"] == -1).sum()) == count
+
+
+def test_a_single_condition_is_dropped_with_the_probability_itself():
+    missing = drop_condition({"y": torch.ones(4000)}, 0.3, Random(1, 4000))["y"].isnan()
+    assert stats.binomtest(int(missing.sum()), 4000, 0.3).pvalue > 0.01
 
 
 def test_the_objective_drops_conditions_only_from_the_denoiser():

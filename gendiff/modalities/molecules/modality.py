@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from gendiff.data import Ragged, SizeModel
+from gendiff.data import Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError
 from gendiff.modalities.molecules import bonds, draw, metrics, read, write
 from gendiff.modalities.molecules.encode import from_state, to_ragged
+from gendiff.modalities.molecules.networks import build_network
+from gendiff.modalities.molecules.properties import column, standards
 from gendiff.modalities.molecules.records import MoleculeArrays
-from gendiff.modality import PRESETS, Modality
-from gendiff.nn.egnn import EGNN
+from gendiff.modality import Modality
 from gendiff.objective import Objective, Power
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Sampler
 from gendiff.schedule import Flow
+from gendiff.sizes import PropertySizes, SizeModel
 from gendiff.space import Euclidean, ZeroCenterOfMass
-
-SHAPES = {"tiny": (64, 3), "small": (128, 6), "base": (256, 9)}
-"""Width and layers of the EGNN of each preset: 0.14, 1.0 and 5.6 million parameters."""
 
 HYDROGENS, RULES = ("explicit", "implicit"), ("lookup", "rdkit")
 
@@ -44,6 +44,8 @@ class Molecules(Modality):
         element_scale: Standard deviation of the one-hot elements of the training data.
         rule: How bonds are read off coordinates: "lookup" (EDM's table; with implicit hydrogens the heavy-atom rule) or
             "rdkit" (explicit only). See :mod:`gendiff.modalities.molecules.bonds`.
+        conditions: Mean and standard deviation in the training data of each property that can be asked for.
+        property_sizes: p(N | those properties); None if there are none.
     """
 
     name = "molecules"
@@ -58,6 +60,8 @@ class Molecules(Modality):
         position_scale: float = 1.5,
         element_scale: float = 0.4,
         rule: str = "lookup",
+        conditions: Mapping[str, Sequence[float]] | None = None,
+        property_sizes: PropertySizes | None = None,
     ):
         if hydrogens not in HYDROGENS:
             raise ValueError(f"hydrogens must be one of {HYDROGENS}, got {hydrogens!r}")
@@ -74,6 +78,10 @@ class Molecules(Modality):
         self.sizes = self.size_model.counts
         self.hydrogens, self.rule = hydrogens, rule
         self.position_scale, self.element_scale = float(position_scale), float(element_scale)
+        self.conditions = {name: [float(value) for value in pair] for name, pair in sorted((conditions or {}).items())}
+        if any(len(pair) != 2 or not pair[1] > 0 for pair in self.conditions.values()):
+            raise ValueError(f"conditions are mean and positive standard deviation by name, got {self.conditions}")
+        self.property_sizes = property_sizes
 
     @classmethod
     def read(
@@ -83,7 +91,14 @@ class Molecules(Modality):
         return read.read_molecules([Path(path) for path in paths], on_error=on_error, **options)  # type: ignore[arg-type]
 
     @classmethod
-    def fit(cls, records: MoleculeArrays, hydrogens: str = "auto", rule: str = "lookup", **_: Any) -> Molecules:
+    def fit(
+        cls,
+        records: MoleculeArrays,
+        hydrogens: str = "auto",
+        rule: str = "lookup",
+        conditions: Sequence[str] = (),
+        **_: Any,
+    ) -> Molecules:
         """Return the adapter for these molecules.
 
         Arguments:
@@ -91,9 +106,12 @@ class Molecules(Modality):
             hydrogens: "explicit", "implicit", or "auto": explicit for geometries without bonds (XYZ, NPZ of QM9) that
                 have hydrogens, implicit for files of chemical structures (SDF, SMILES).
             rule: How bonds will be read off coordinates.
+            conditions: Properties that will be asked for: numeric columns of the file, or logP, TPSA, QED, MW, which
+                RDKit computes where the file has bonds and no such column.
 
         Raises:
-            UserError: if explicit hydrogens are asked for and missing, or nothing but hydrogen is there.
+            UserError: if explicit hydrogens are asked for and missing, nothing but hydrogen is there, or a condition is
+                no column or says nothing.
         """
         if hydrogens == "auto":
             hydrogens = "explicit" if records.has_hydrogens.any() and not (records.num_bonds > 0).any() else "implicit"
@@ -110,6 +128,8 @@ class Molecules(Modality):
         numbers, counts = np.unique(modelled.atomic_numbers, return_counts=True)
         share = counts / counts.sum()
         sizes, often = np.unique(modelled.num_atoms, return_counts=True)
+        scales = standards(modelled, list(conditions))
+        values = _condition(modelled, scales)
         return cls(
             elements=numbers.tolist(),
             sizes=dict(zip(sizes.tolist(), often.tolist(), strict=True)),
@@ -118,10 +138,34 @@ class Molecules(Modality):
             position_scale=round(max(float(positions.std()), 0.1), 6),
             element_scale=round(max(float(np.sqrt((share * (1 - share)).mean())), 0.05), 6),
             rule=rule,
+            conditions=scales,
+            property_sizes=PropertySizes.fit(torch.from_numpy(modelled.num_atoms), values) if values else None,
         )
 
     def encode(self, records: MoleculeArrays) -> Ragged:  # noqa: D102
-        return to_ragged(modelled_atoms(records, self.hydrogens), self.elements, self.charges, self.position_scale)
+        modelled = modelled_atoms(records, self.hydrogens)
+        data = to_ragged(modelled, self.elements, self.charges, self.position_scale)
+        data.condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
+        return data
+
+    def condition(self, wanted: Mapping[str, Any]) -> State:  # noqa: D102
+        state = {}
+        for name, value in wanted.items():
+            if name not in self.conditions:
+                known = ", ".join(self.conditions)
+                raise UserError(
+                    f"{name!r} cannot be asked of this model, which was trained with {known or 'no condition'};"
+                    f" train with --condition {name}"
+                )
+            try:
+                numbers = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+            except (TypeError, ValueError, RuntimeError):
+                raise UserError(f"{name} must be a number, got {value!r}") from None
+            if not len(numbers) or not numbers.isfinite().all():
+                raise UserError(f"{name} must be a finite number, got {value!r}")
+            mean, std = self.conditions[name]
+            state[name] = ((numbers - mean) / std).float()
+        return state
 
     def decode(self, state: State, mask: Tensor) -> list[Any]:
         """Return RDKit molecules with 3-D coordinates; one that is not valid says why in its property "invalid"."""
@@ -142,31 +186,19 @@ class Molecules(Modality):
             fields["charge"] = GaussianProcess(Flow(), Euclidean(len(self.charges)))
         return JointProcess(fields, clock="position")
 
-    def network(self, preset: str = "small") -> nn.Module:  # noqa: D102
-        if preset not in PRESETS:
-            raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-        width, layers = SHAPES[preset]
+    def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:  # noqa: D102
         scalars = {"element": len(self.elements)}
         if len(self.charges) > 1:
             scalars["charge"] = len(self.charges)
-        return EGNN(
-            scalars,
-            levels=1 + len(scalars),
-            width=width,
-            layers=layers,
-            normalization=8.0,
-            distance_features=32,
-            distance_range=4.0,
-            vector_channels=8,
-        )
+        return build_network(kind, preset, scalars, dict.fromkeys(self.conditions, "float"))
 
-    def denoiser(self, preset: str = "small") -> Denoiser:
+    def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
         """Return the default: the move of positions, probabilities of elements, on straight paths."""
         rows = {"position": "residual", "element": "logits"}
         scale = {"element": self.element_scale}
         if len(self.charges) > 1:
             rows["charge"], scale["charge"] = "logits", self.element_scale
-        return Denoiser(self.network(preset), self.process(), rows, scale)
+        return Denoiser(self.network(preset, network), self.process(), rows, scale)
 
     def objective(self) -> Objective:  # noqa: D102
         return Objective("velocity", {"element": 0.5, "charge": 0.5}, times=Power(1.5), max_weight=2500.0)
@@ -174,7 +206,11 @@ class Molecules(Modality):
     def sampler(self) -> Sampler:  # noqa: D102
         return Ancestral(100, "quadratic")
 
-    def draw_sizes(self, random: Random, low: int | None = None, high: int | None = None) -> Tensor:  # noqa: D102
+    def draw_sizes(  # noqa: D102
+        self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None
+    ) -> Tensor:
+        if condition and self.property_sizes is not None:
+            return self.property_sizes.sample(random, condition, low, high)
         return self.size_model.sample(random, low, high)
 
     def log_size(self, sizes: Tensor) -> Tensor:  # noqa: D102
@@ -241,3 +277,13 @@ class Molecules(Modality):
 def modelled_atoms(records: MoleculeArrays, hydrogens: str) -> MoleculeArrays:
     """Return the atoms that a model sees: all, or the heavy ones."""
     return records if hydrogens == "explicit" else records.remove_hydrogens()
+
+
+def _condition(modelled: MoleculeArrays, scales: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
+    """Return properties of molecules in standard deviations, (M,) each, float64, NaN where unknown."""
+    result = {}
+    for name, (mean, std) in scales.items():
+        values = column(modelled, name)
+        missing = np.full(len(modelled), np.nan)
+        result[name] = torch.from_numpy((missing if values is None else values) - mean) / std
+    return result
