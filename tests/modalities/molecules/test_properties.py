@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from rdkit.Chem import Crippen, rdMolDescriptors
+from scipy.stats import spearmanr
 
 from examples import arrays, molecules
 from gendiff.config import build, describe
 from gendiff.files import UserError
 from gendiff.guide import Gradient
+from gendiff.modalities.molecules.metrics import evaluate
+from gendiff.modalities.molecules.metrics.asked import rank_correlation
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.properties import column, compute
 from gendiff.model import Model
@@ -161,3 +164,35 @@ def test_guidance_without_a_condition_is_refused():
         conditional(with_property(), ["gap"]).sample(2, guidance=2.0)
     with pytest.raises(UserError, match="trained with no condition"):
         conditional(with_property(), []).sample(2, condition={"gap": 1.0})
+
+
+# What was asked for beside what came
+
+
+def test_the_table_compares_what_was_asked_for_with_what_came():
+    found = column(arrays(), "logP")
+    asked = found + np.random.default_rng(0).normal(0, 0.5, len(found))
+    table = evaluate(with_property("target_logP", asked), arrays(), hydrogens="implicit", strain=False)
+    rows = {row.name: row for row in table.metrics}
+    correlation, error = rows["asked_logP_correlation"].generated, rows["asked_logP_error"].generated
+    assert correlation.value == pytest.approx(spearmanr(asked, found).statistic, abs=1e-9)
+    assert correlation.low < correlation.value < correlation.high
+    assert error.value == pytest.approx(np.abs(asked - found).mean(), abs=1e-9)
+    assert rows["asked_logP_correlation"].reference is None
+    assert not any(row.name.startswith("asked") for row in evaluate(arrays(), arrays(), strain=False).metrics)
+
+
+def test_one_value_for_all_has_an_error_and_no_correlation():
+    table = evaluate(with_property("target_MW", [40.0] * 40), arrays(), hydrogens="implicit", strain=False)
+    rows = {row.name: row for row in table.metrics}
+    assert rows["asked_MW_correlation"].generated is None
+    expected = np.abs(column(arrays(), "MW") - 40).mean()
+    assert rows["asked_MW_error"].generated.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_resampled_rank_correlations_are_those_of_scipy():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=30).round(1), rng.normal(size=30).round(1)  # with ties
+    index = rng.integers(30, size=(5, 30))
+    got = rank_correlation(index.astype(float), x, y, axis=1)
+    assert got == pytest.approx([spearmanr(x[row], y[row]).statistic for row in index], abs=1e-12)

@@ -1,0 +1,198 @@
+r"""How good are generated molecules? One protocol for what was generated and for the reference it is held against.
+
+Bonds are always read off the coordinates by the rule that is named (:mod:`gendiff.modalities.molecules.bonds`), for
+generated and reference molecules alike, whatever bonds a file states. Nothing is repaired, relaxed or filtered
+first. :data:`METRICS` says what each number means. The reference's own number is what the procedure gives on real
+molecules; no model can be expected to do better.
+
+The interval of a number comes from resampling molecules. Numbers that count *different* molecules (uniqueness and
+what contains it) give each of m equal molecules the weight 1/m and resample these weights: drawing with replacement
+would itself make duplicates.
+
+Distances are between what the molecules hold together: :math:`p_k \propto \sum_i c_{ik}`, where molecule i adds
+:math:`c_{ik}` to bin k of a histogram (its size, its atoms by element, its rings by size, its bonds by length). The
+reference's own distance is that between two parts of it, drawn at random: as many molecules as were generated (at
+most half of it) against the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import rdkit
+
+from gendiff import __version__
+from gendiff.metrics import Metric, Table, Value, bootstrap, share
+from gendiff.modalities.molecules.bonds import Hydrogens, Rule, stability_flat
+from gendiff.modalities.molecules.metrics import asked
+from gendiff.modalities.molecules.metrics.content import distances_between, split_content
+from gendiff.modalities.molecules.metrics.drawn import COST, Drawn, Meter, draw_bonds, modelled, same_molecules
+from gendiff.modalities.molecules.metrics.judge import Verdict, judge, strain_energy
+from gendiff.modalities.molecules.metrics.rows import METRICS, RULES
+from gendiff.modalities.molecules.records import MoleculeArrays
+
+__all__ = ["METRICS", "Table", "Verdict", "evaluate", "judge", "smiles_set", "stability", "strain_energy"]
+
+
+def smiles_set(molecules: MoleculeArrays, rule: Rule = "lookup", hydrogens: Hydrogens = "explicit") -> set[str]:
+    """Return the SMILES by which molecules are known, to look up what is new.
+
+    Arguments:
+        molecules: The molecules; their hydrogens are left out if implicit.
+        rule: How bonds are read off coordinates.
+        hydrogens: "explicit" or "implicit".
+
+    Returns:
+        The canonical SMILES of those that the rule makes valid molecules of, and those that the records state.
+    """
+    return _known(draw_bonds(modelled(molecules, hydrogens), rule, hydrogens))
+
+
+def stability(molecules: MoleculeArrays, **options: Any) -> tuple[Value | None, Value | None]:
+    """Return the shares of stable atoms and of stable molecules by EDM's rule, for molecules with all their hydrogens.
+
+    Arguments:
+        molecules: The molecules.
+        options: `n_resamples`, `seed`, `level` of :func:`gendiff.metrics.share`.
+    """
+    atoms, whole = stability_flat(molecules.num_atoms, molecules.atomic_numbers, molecules.positions)
+    stable = np.bincount(molecules.molecule_of_atom, atoms, len(molecules))
+    return share(stable, molecules.num_atoms, **options), share(whole, **options)
+
+
+def evaluate(
+    generated: MoleculeArrays,
+    reference: MoleculeArrays,
+    *,
+    training: MoleculeArrays | None = None,
+    rule: Rule = "lookup",
+    hydrogens: Hydrogens = "explicit",
+    strain: bool = True,
+    max_strain: int = 1000,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    progress: Callable[[float], None] | None = None,
+) -> Table:
+    """Measure generated molecules, and a reference by the same procedure; the first lines of this module say how.
+
+    Arguments:
+        generated: The molecules; bonds that they state are ignored.
+        reference: Real molecules, for example the training set or a part that was held out.
+        training: What the model was trained on, against which novelty is judged; the reference if None.
+        rule: How bonds are read off coordinates: "lookup" or "rdkit".
+        hydrogens: "explicit" (all atoms are modelled) or "implicit" (heavy atoms only; hydrogens are left out).
+        strain: Whether to relax molecules with MMFF94s, the slow part (milliseconds per molecule).
+        max_strain: Relax at most so many molecules of each set, drawn at random.
+        seed: Seed of the bootstrap and of what is drawn at random.
+        n_resamples: Bootstrap resamples.
+        progress: Called with the fraction done, 0 to 1, now and then.
+
+    Returns:
+        The table. Stability is there with explicit hydrogens only; a number that does not apply is None (the
+        novelty of the training set, distances without molecules, …).
+
+    Raises:
+        UserError: for the RDKit rule with implicit hydrogens.
+    """
+    sets = [modelled(one, hydrogens) for one in (generated, reference, reference if training is None else training)]
+    max_strain *= strain
+    meter = Meter(progress, sum(map(len, sets)) + COST * sum(min(max_strain, len(one)) for one in sets[:2]))
+    drawn: list[Drawn] = []
+    for one in sets:
+        equal = next((before for before in drawn if same_molecules(before.molecules, one)), None)
+        names = asked.wanted(one) if not drawn else []
+        most = max_strain if len(drawn) < 2 else 0
+        drawn.append(equal or draw_bonds(one, rule, hydrogens, most, seed, meter, names))
+    new, old, taught = drawn
+    known, options = _known(taught), {"n_resamples": n_resamples, "seed": seed}
+    part, rest = split_content(old.content, new.content.n, seed)
+    left = _scores(new, known, hydrogens, options) | distances_between(new.content, old.content, options)
+    right = _scores(old, known, hydrogens, options) | distances_between(part, rest, options)
+    if old is taught:
+        right |= {"novelty": None, "valid_unique_new": None}
+    if not strain:
+        left = {name: value for name, value in left.items() if not name.startswith("strain")}
+    meter.advance(meter.total)
+    rows = [Metric(name, row[0], left[name], right[name], *row[1:]) for name, row in METRICS.items() if name in left]
+    rows += asked.rows(new.molecules, list(new.found), new.found, options)
+    facts = _facts(new, old, taught, rule, hydrogens, max_strain, options)
+    return Table(rows, facts, "Generated molecules beside the reference")
+
+
+def _known(taught: Drawn) -> set[str]:
+    return {*taught.smiles, *(taught.molecules.smiles or ())} - {""}
+
+
+def _scores(drawn: Drawn, known: set[str], hydrogens: Hydrogens, options: dict[str, Any]) -> dict[str, Value | None]:
+    """The metrics that need one set of molecules."""
+    valid = drawn.valid
+    copies = Counter(smiles for smiles, good in zip(drawn.smiles, valid, strict=True) if good)
+    weight = np.array([good / max(1, copies[smiles]) for smiles, good in zip(drawn.smiles, valid, strict=True)])
+    new = np.array([smiles not in known for smiles in drawn.smiles], bool)
+    scores = {
+        "validity": share(valid, **options),
+        "valid_connected": share(valid & drawn.connected, **options),
+        "uniqueness": share(weight[valid], **options),
+        "novelty": share(new[valid], **options),
+        "valid_unique": share(weight, **options),
+        "valid_unique_new": share(weight * new, **options),
+    }
+    if hydrogens == "explicit":
+        scores["atom_stability"], scores["molecule_stability"] = stability(drawn.molecules, **options)
+    strain, atoms = np.array(drawn.strains, np.float64).reshape(-1, 2).T
+    return scores | {
+        "strain": bootstrap(strain, np.median, **options),
+        "strain_low": bootstrap(strain, partial(np.quantile, q=0.25), **options),
+        "strain_high": bootstrap(strain, partial(np.quantile, q=0.75), **options),
+        "strain_per_atom": bootstrap(strain / atoms, np.median, **options),
+    }
+
+
+def _facts(
+    new: Drawn,
+    old: Drawn,
+    taught: Drawn,
+    rule: Rule,
+    hydrogens: Hydrogens,
+    max_strain: int,
+    options: dict[str, Any],
+) -> dict[str, str]:
+    """What the numbers rest on, in words."""
+    facts = {
+        "generated": _count(new),
+        "reference": _count(old),
+        "training": "the reference" if taught is old else _count(taught),
+        "bonds": f"{RULES[rule, hydrogens]}; nothing is repaired",
+    }
+    faults = Counter(_kind(verdict["reason"]) for verdict in new.verdicts if not verdict["valid"])
+    if faults:
+        facts["not valid"] = f"{faults.total():,} generated: {_most(faults)}"
+    if max_strain:
+        facts["strain"] = f"MMFF94s, up to {max_strain:,} valid molecules of each, at random"
+        for name, drawn in (("generated", new), ("reference", old)):
+            without = f" (without {_most(drawn.unstrained)})" if drawn.unstrained else ""
+            facts["strain"] += f"; {len(drawn.strains):,} {name}{without}"
+    facts["intervals"] = f"95 %, {options['n_resamples']:,} bootstrap resamples of molecules; seed {options['seed']}"
+    facts["versions"] = f"gendiff {__version__}, RDKit {rdkit.__version__}"
+    return facts
+
+
+def _count(drawn: Drawn) -> str:
+    return f"{len(drawn.molecules):,} molecules, {len(drawn.molecules.atomic_numbers):,} modelled atoms"
+
+
+def _kind(reason: str) -> str:
+    """A reason without the numbers of atoms, so that all molecules with one fault have the same."""
+    reason = re.sub(r"Explicit valence for atom # \d+ (\w+), (\d+).*", r"\1 with \2 bonds", reason)
+    return re.sub(r"( #|:)( ?\d+)+| \d+ and \d+", "", reason)
+
+
+def _most(counts: Counter[str]) -> str:
+    """The three most frequent kinds, with how often each occurs."""
+    kinds = [f"{count:,} × {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    return "; ".join(kinds[:3] + ["…"] * (len(kinds) > 3))
