@@ -9,6 +9,7 @@ then on the examples are not needed.
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -77,6 +78,28 @@ class Modality(Configurable, ABC):
         """
 
     @classmethod
+    def prepare(cls, loader: str, sources: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+        """Turn a publisher's files into files that :meth:`read` takes.
+
+        Arguments:
+            loader: The way to do it, as the manifest names it; "file" takes the files as they are.
+            sources: The publisher's files, verified, by name.
+            folder: An empty folder for the result.
+
+        Returns:
+            What was made: "parts" (names of files by part: "train", "valid", "test", or "all") and "records" (how many
+            records each part has, where known).
+
+        Raises:
+            UserError: if the files are not what they should be, or there is no such loader.
+        """
+        if loader != "file":
+            raise UserError(f"{cls.name} have no preparation {loader!r}; another version of gendiff may")
+        for name, path in sources.items():
+            shutil.copyfile(path, folder / name)
+        return {"parts": {"all": list(sources)}, "records": {}}
+
+    @classmethod
     @abstractmethod
     def fit(cls, records: Any, **options: Any) -> Modality:
         """Return the adapter for these examples."""
@@ -88,6 +111,10 @@ class Modality(Configurable, ABC):
         Raises:
             UserError: if a record holds something this adapter was not fitted to.
         """
+
+    def unknown(self, records: Any) -> list[str]:
+        """Return for each record why :meth:`encode` could not take it, "" if it can."""
+        return [""] * len(records)
 
     @abstractmethod
     def decode(self, state: State, mask: Tensor) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.logprob import add_reading
+from gendiff.cli.logprob import add_reading, read_known
 from gendiff.cli.parsing import parse, parser, say, step_bar
 from gendiff.cli.sample import pick_device
 from gendiff.files import atomic_write, check_target
@@ -39,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
     output = Path(args.output)
     check_target(output, (".npz",))
     model = load(args.model, device=pick_device(args.device))
-    records, report = model.modality.read(args.files, on_error=args.on_error)
-    for line in report.lines():
-        say(line)
+    records = read_known(model, args.files, args.on_error)
     codes = model.encode(records, steps=args.steps, batch_size=args.batch_size, progress=step_bar("encoding"))
     arrays: dict[str, Any] = {name: value.numpy() for name, value in codes.fields.items()}
     with atomic_write(output, "wb") as file:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import parse, parser, say, step_bar
 from gendiff.cli.sample import pick_device
-from gendiff.files import atomic_write, check_target
+from gendiff.files import UserError, atomic_write, check_target
 
 
 def build_parser() -> ArgumentParser:
@@ -49,6 +49,29 @@ def add_reading(p: ArgumentParser) -> None:
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
 
 
+def read_known(model: Any, files: Sequence[str], on_error: str) -> Any:
+    """Read files and say what was read; records that the model does not know stop the command, or are left out.
+
+    Raises:
+        UserError: at the first bad record, or if none is left.
+    """
+    records, report = model.modality.read(files, on_error=on_error)
+    for line in report.lines():
+        say(line)
+    reasons = model.modality.unknown(records)
+    bad = [i for i, reason in enumerate(reasons) if reason]
+    if bad:
+        first = f"record {bad[0] + 1:,} ({model.modality.labels(records)[bad[0]]}) has {reasons[bad[0]]}"
+        where = files[0] if len(files) == 1 else f"{len(files)} files"
+        if on_error == "stop":
+            raise UserError(f"{where}, {first}; leave such records out with --on-error skip")
+        if len(bad) == len(reasons):
+            raise UserError(f"{where}: the model knows none of the {len(reasons):,} records: {first}")
+        say(f"left out {len(bad):,} that the model does not know: {first}")
+        records = records.select([i for i, reason in enumerate(reasons) if not reason])
+    return records
+
+
 def main(argv: Sequence[str]) -> int:
     """Judge."""
     args = parse(build_parser(), argv)
@@ -57,9 +80,7 @@ def main(argv: Sequence[str]) -> int:
     output = Path(args.output)
     check_target(output, (".csv",))
     model = load(args.model, device=pick_device(args.device))
-    records, report = model.modality.read(args.files, on_error=args.on_error)
-    for line in report.lines():
-        say(line)
+    records = read_known(model, args.files, args.on_error)
     found = model.log_prob(records, args.method, args.steps, args.seed, args.batch_size, progress=step_bar("judging"))
     names = ["log_prob", "bits_per_dim", *(name for name in found if name != "log_prob")]
     found["bits_per_dim"] = -found["log_prob"] / (found["dim"] * math.log(2))

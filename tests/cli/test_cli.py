@@ -434,3 +434,23 @@ def test_a_reader_that_goes_away_is_no_error(words):
     process.stderr.close()
     assert process.wait(60) in (0, 141)
     assert err == ""
+
+
+@pytest.mark.parametrize(("command", "output"), [("logprob", "p.csv"), ("encode", "z.npz")])
+def test_records_that_the_model_does_not_know_stop_or_are_left_out(gendiff, tmp_path, command, output):
+    path = tmp_path / "mixed.smi"
+    path.write_text("CCO good\nCBr bromide\n[H][H] nothing\nCC(=O)N fine\n")
+    words = (command, examples.run(), path, "-o", tmp_path / output, "--steps", 2)
+    stopped = gendiff(*words)
+    assert stopped.status == 1
+    assert "mixed.smi, record 2" in stopped.err
+    assert "--on-error skip" in stopped.err
+    assert not (tmp_path / output).exists()
+    left = gendiff(*words, "--on-error", "skip")
+    assert left.status == 0
+    assert "left out 2 that the model does not know: record 2 (CBr) has element of atomic number 35" in left.out
+    assert (tmp_path / output).exists()
+    path.write_text("CBr\n")
+    none = gendiff(*words, "--on-error", "skip")
+    assert none.status == 1
+    assert "knows none of the 1 records" in none.err

@@ -91,6 +91,12 @@ class Molecules(Modality):
         return read.read_molecules([Path(path) for path in paths], on_error=on_error, **options)  # type: ignore[arg-type]
 
     @classmethod
+    def prepare(cls, loader: str, sources: Mapping[str, Path], folder: Path) -> dict[str, Any]:  # noqa: D102
+        from gendiff.modalities.molecules.prepare import LOADERS
+
+        return LOADERS[loader](sources, folder) if loader in LOADERS else super().prepare(loader, sources, folder)
+
+    @classmethod
     def fit(
         cls,
         records: MoleculeArrays,
@@ -147,6 +153,21 @@ class Molecules(Modality):
         data = to_ragged(modelled, self.elements, self.charges, self.position_scale)
         data.condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
         return data
+
+    def unknown(self, records: MoleculeArrays) -> list[str]:  # noqa: D102
+        reasons = np.full(len(records), "", object)
+        seen = (records.atomic_numbers > 1) | (self.hydrogens == "explicit")
+        for what, values, known in (
+            ("element of atomic number", records.atomic_numbers, self.elements),
+            ("formal charge", records.charges, self.charges),
+        ):
+            bad = np.flatnonzero(seen & ~np.isin(values, known))[::-1]  # the first of a molecule is written last
+            words = np.array(
+                [f"{what} {value}; this model knows {', '.join(map(str, known))}" for value in values[bad]]
+            )
+            reasons[records.molecule_of_atom[bad]] = words
+        reasons[np.bincount(records.molecule_of_atom, seen, len(records)) == 0] = "no heavy atom"
+        return reasons.tolist()
 
     def condition(self, wanted: Mapping[str, Any]) -> State:  # noqa: D102
         state = {}
