@@ -22,3 +22,13 @@ def test_an_example_draws_its_picture(tmp_path, name, options, words):
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in words)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_example_of_properties_runs(tmp_path):
+    """The whole of it, with a network that has learned nothing."""
+    words = ["--out", tmp_path / "out", "--steps", "2", "--samples", "12", "--guidance", "2", "--sampling-steps", "5"]
+    command = [sys.executable, ROOT / "examples" / "molecules" / "properties.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("size alone", "guidance 2", "Spearman TPSA", "radius of gyration"))
+    assert (tmp_path / "out" / "asked.png").read_bytes().startswith(b"\x89PNG")

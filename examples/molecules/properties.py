@@ -37,6 +37,8 @@ def realised(molecules: list[Any], name: str) -> np.ndarray:
 def rank_correlation(asked: np.ndarray, found: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     """Spearman's correlation over the valid, with a 95 % bootstrap interval."""
     good = np.flatnonzero(np.isfinite(found))
+    if len(good) < 3:
+        return np.nan, np.nan, np.nan
     draws = np.random.default_rng(seed).choice(good, (1000, len(good)))
     values = [spearmanr(asked[rows], found[rows]).statistic for rows in draws]
     return spearmanr(asked[good], found[good]).statistic, *np.quantile(values, [0.025, 0.975])
@@ -53,6 +55,7 @@ def main() -> None:
     p.add_argument("--out", type=Path, default=Path("properties"))
     p.add_argument("--steps", type=int, default=3800)
     p.add_argument("--samples", type=int, default=400)
+    p.add_argument("--sampling-steps", type=int, default=100)
     p.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
@@ -72,7 +75,9 @@ def main() -> None:
     results = {}
     for w in (0.0, *args.guidance):  # at 0 the pair chooses the size alone, by p(N | pair); the network is told nothing
         label = f"guidance {w:g}" if w else "size alone"
-        results[label] = model.sample(len(others), seed=args.seed, condition=asked, guidance=w)
+        results[label] = model.sample(
+            len(others), steps=args.sampling_steps, seed=args.seed, condition=asked, guidance=w
+        )
     print(f"{'':>14} {'valid':>7} " + " ".join(f"{'Spearman ' + name:>26}" for name in NAMES))
     found = {}
     for label, molecules in results.items():
@@ -94,12 +99,13 @@ def main() -> None:
             return -0.5 * ((radius_of_gyration(scale * state["position"], mask) - target) / 0.1).square()
 
         guide = None if target is None else (lambda d, wish=wish: Gradient(d, wish, at="data"))
-        molecules = model.sample(100, seed=args.seed, sizes=(6, 7), guide=guide)
+        count = max(10, args.samples // 4)
+        molecules = model.sample(count, steps=args.sampling_steps, seed=args.seed, sizes=(6, 7), guide=guide)
         heavy = [mol.GetConformer().GetPositions()[: mol.GetNumHeavyAtoms()] for mol in molecules if is_valid(mol)]
         radii = [float(np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean())) for x in heavy]
-        low, median, high = np.quantile(radii, [0.05, 0.5, 0.95])
+        low, median, high = np.quantile(radii, [0.05, 0.5, 0.95]) if radii else [np.nan] * 3
         label = "nothing" if target is None else f"{target:g}"
-        print(f"{label:>14} {len(heavy):>6}% {median:>30.2f} [{low:.2f}, {high:.2f}]")
+        print(f"{label:>14} {100 * len(heavy) / len(molecules):>6.1f}% {median:>30.2f} [{low:.2f}, {high:.2f}]")
 
 
 def scatter(asked: dict[str, np.ndarray], found: dict[str, np.ndarray], path: Path, title: str) -> None:
