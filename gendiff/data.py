@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.files import UserError, read_json
+from gendiff.files import UserError, cache_folder, read_json
 from gendiff.ops import State
 
 
@@ -92,6 +92,30 @@ class Ragged:
         return Batch(state, mask, {name: value[index] for name, value in self.condition.items()}, index)
 
 
+class Lazy(Ragged):
+    """Samples that stay where they are, on a disk for instance, until a batch asks for them.
+
+    They make the same batches as the samples themselves, one after another in memory, would.
+
+    Arguments:
+        sizes: Elements of each sample, (M,).
+        gather: Gives the samples of some numbers (B,), in their order; their conditions are not asked for.
+        condition: Each (M, ...).
+    """
+
+    def __init__(self, sizes: Tensor, gather: Callable[[Tensor], Ragged], condition: State | None = None):
+        super().__init__(sizes, {}, condition or {})
+        self.gather = gather
+
+    def select(self, index: Tensor) -> Ragged:
+        """Return some of the samples, in memory."""
+        return replace(self.gather(index), condition={name: value[index] for name, value in self.condition.items()})
+
+    def batch(self, index: Tensor) -> Batch:
+        """Gather samples, padded to the largest among them."""
+        return replace(self.select(index).batch(torch.arange(len(index))), index=index)
+
+
 def size_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """Split samples into shuffled batches of (nearly) one size: sort a shuffle by size, cut, shuffle the cuts.
 
@@ -136,11 +160,6 @@ def builtin(name: str) -> Path:
         known = sorted(key for key, entry in entries.items() if entry.get("file"))
         raise UserError(f"no built-in data set {name!r}; there are: {', '.join(known)}")
     return dataset_folder() / entries[name]["file"]
-
-
-def cache_folder() -> Path:
-    """Return the folder of what was fetched: `$GENDIFF_CACHE`, or `~/.cache/gendiff`."""
-    return Path(os.environ.get("GENDIFF_CACHE") or "~/.cache/gendiff").expanduser()
 
 
 def locate(name: str) -> list[Path]:

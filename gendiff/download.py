@@ -7,8 +7,11 @@ server cannot resume. A file that is there has been verified; `NAME.json` beside
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -63,7 +66,7 @@ class Source:
 
     def __post_init__(self) -> None:
         for algorithm, digest in self.checksums.items():
-            if not re.fullmatch(r"[0-9a-f]{%d}" % DIGITS.get(algorithm, 0), digest) or algorithm not in DIGITS:
+            if algorithm not in DIGITS or not re.fullmatch(f"[0-9a-f]{{{DIGITS[algorithm]}}}", digest):
                 raise ValueError(f"a checksum is sha256, sha1 or md5 in lower-case digits, got {algorithm} {digest!r}")
         reason = _objection(self.url, bool(self.checksums))
         if reason:
@@ -197,7 +200,7 @@ def read_tar(path: str | Path, max_members: int, max_bytes: int) -> Iterator[tup
     A stream must be read before the next file is asked for. Memory does not grow with the archive.
 
     Arguments:
-        path: The archive; plain, gzip, bzip2 or xz.
+        path: The archive, compressed by gzip, bzip2 or xz.
         max_members: Most entries it may have.
         max_bytes: Largest size of one file.
 
@@ -205,7 +208,7 @@ def read_tar(path: str | Path, max_members: int, max_bytes: int) -> Iterator[tup
         UserError: for links, devices, names that lead out of a folder, and more or larger files than that. Read inside
             :func:`unpacking`, so that a damaged archive becomes one too.
     """
-    with tarfile.open(path, "r|*") as archive:
+    with _decompressed(Path(path)) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
         for count, member in enumerate(archive, 1):
             archive.members.clear()  # type: ignore[attr-defined]  # it remembers every member it has met
             name = PurePosixPath(member.name)
@@ -222,6 +225,8 @@ def read_tar(path: str | Path, max_members: int, max_bytes: int) -> Iterator[tup
             stream = archive.extractfile(member)
             assert stream is not None  # noqa: S101  # it is a regular file
             yield member.name, stream
+        while plain.read(1 << 20):  # to the end, where the compressed formats keep their own checksums
+            pass
 
 
 @contextmanager
@@ -229,7 +234,7 @@ def unpacking(path: str | Path) -> Iterator[None]:
     """Turn what libraries raise over a damaged archive into a :class:`UserError` that names it."""
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: is damaged or no archive ({error}); delete it to fetch it again") from None
     except OSError as error:
         if error.errno is not None:  # of the system, not of a decompressor
@@ -237,7 +242,20 @@ def unpacking(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path}: is damaged or no archive ({error}); delete it to fetch it again") from None
 
 
-class _BrokenOff(Exception):  # noqa: N818
+def _decompressed(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Open a file that is compressed by gzip, bzip2 or xz: their checksums tell a damaged one, tar alone does not."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.open(path)
+    if magic.startswith(b"BZh"):
+        return bz2.open(path)
+    if magic == b"\xfd7zXZ\0":
+        return lzma.open(path)
+    raise tarfile.ReadError("not compressed by gzip, bzip2 or xz")
+
+
+class _BrokenOff(Exception):
     """An attempt that did not reach the end; another may."""
 
 
@@ -247,9 +265,7 @@ class _Redirects(HTTPRedirectHandler):
     def __init__(self, checked: bool):
         self.checked = checked
 
-    def redirect_request(
-        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         reason = _objection(newurl, self.checked, after=req.full_url)
         if reason:
             raise UserError(f"{req.full_url}: redirects to {newurl}: {reason}")
@@ -257,7 +273,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _objection(url: str, checked: bool, after: str = "") -> str:
-    """Return why a URL is not to be followed, or ""; `checked`: a checksum will tell whether the file is the right one."""
+    """Return why a URL is not to be followed, or ""; `checked`: a checksum will tell whether the file is right."""
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return ""
@@ -292,10 +308,10 @@ def _attempt(opener: OpenerDirector, source: Source, path: Path, progress: Progr
         with error:
             if error.code == 416 and start:
                 part.unlink()
-                raise _BrokenOff("the server no longer has the rest of the file") from None
+                raise _BrokenOff(f"the server has nothing after {start:,} bytes of the file") from None
             if error.code in PASSING:
                 raise _BrokenOff(f"the server answers {error.code} {error.reason}") from None
-            reason = "a redirect in a circle" if 300 <= error.code < 400 else f"{error.code} {error.reason}"
+            reason = "a redirect that leads nowhere" if 300 <= error.code < 400 else f"{error.code} {error.reason}"
             raise UserError(_refusal(source, path, reason)) from None
     except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         cause = error.reason if isinstance(error, URLError) else error

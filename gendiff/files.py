@@ -118,6 +118,17 @@ def load_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarr
         raise UserError(f"{path}: is not a readable .npz archive ({type(error).__name__})") from None
 
 
+def ending(path: str | Path) -> str:
+    """Return the ending of a file name in lower case, of a packed file with what is in it: ".sdf", ".sdf.gz", ""."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def cache_folder() -> Path:
+    """Return where gendiff keeps what it can make again: `$GENDIFF_CACHE`, by default `~/.cache/gendiff`."""
+    return Path(os.environ.get("GENDIFF_CACHE") or "~/.cache/gendiff").expanduser()
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
@@ -159,9 +170,9 @@ def check_target(path: str | Path, extensions: Sequence[str]) -> Path:
         UserError: for another ending, a directory in the way, or a folder that cannot be made or written.
     """
     path = Path(path)
-    if path.suffix.lower() not in extensions:
+    if ending(path) not in extensions:
         raise UserError(
-            f"{path}: cannot write {path.suffix or 'a file without an ending'}; choose from {', '.join(extensions)}"
+            f"{path}: cannot write {ending(path) or 'a file without an ending'}; choose from {', '.join(extensions)}"
         )
     if path.is_dir():
         raise UserError(f"{path}: is a directory; name a file")

@@ -51,6 +51,35 @@ class Table(Protocol):
         """Return the same for programs."""
 
 
+class Part(ABC):
+    """A sample, or what is known of one, that an edit starts from.
+
+    Attributes:
+        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin.
+        sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
+    """
+
+    state: State
+    sizes: tuple[int | None, int | None]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.state.values())))
+
+    @abstractmethod
+    def match(self, other: Part) -> tuple[Part, Part]:
+        """Return both so that element i of one answers to element i of the other, in the frame of this one.
+
+        As many elements as the smaller has are matched and come first; what the larger has besides follows.
+        """
+
+    @abstractmethod
+    def place(self, records: list[Any], **facts: Any) -> None:
+        """Move records that were decoded in the frame of `state` to where the input stands, and note `facts` on them.
+
+        A Part of which something is kept has it first in every record; it is copied exactly, and noted.
+        """
+
+
 class Modality(Configurable, ABC):
     """An adapter for one kind of data. Its constructor takes JSON-able arguments and keeps each under its name."""
 
@@ -123,6 +152,24 @@ class Modality(Configurable, ABC):
     @abstractmethod
     def redraw(self, records: Any) -> list[Any]:
         """Return what was read from a file as the records that :meth:`decode` would give, by the same rules."""
+
+    @classmethod
+    def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Report]:
+        """Read what is to be edited; as :meth:`read`, but nothing is left out."""
+        return cls.read(paths)
+
+    def parts(self, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:
+        """Return what an edit starts from.
+
+        Arguments:
+            records: What :meth:`read_parts` returned.
+            task: "grow" and "link" want one part, of what stays; "vary" wants one and "interpolate" two, whole samples.
+            keep: Numbers, from 1, of the elements of the input that stay; all if None.
+
+        Raises:
+            UserError: if they do not fit the task or the model.
+        """
+        raise UserError(f"{self.name} cannot be edited yet")
 
     @abstractmethod
     def process(self) -> JointProcess:

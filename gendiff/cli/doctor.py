@@ -15,7 +15,7 @@ NEEDED = (
     "torch numpy scipy pytorch-lightning torch-geometric rdkit e3nn safetensors jsonargparse matplotlib scikit-learn"
     " pillow jinja2 tqdm defusedxml networkx pyyaml"
 ).split()
-OPTIONAL = {"tensorboard": "curves in TensorBoard", "wandb": "logging to Weights & Biases"}
+OPTIONAL = {"msgpack": "reading GEOM", "tensorboard": "curves in TensorBoard", "wandb": "logging to Weights & Biases"}
 
 
 def main(argv: Sequence[str]) -> int:

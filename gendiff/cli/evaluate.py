@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import read_sidecar
+from gendiff.data import resolve
 from gendiff.files import check_target, write_json
 from gendiff.modality import find_modality
 
@@ -66,8 +67,8 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         check_target(args.json, (".json",))
     generated, drawn = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
-    reference, report = kind.read(args.reference, on_error=args.on_error)
-    training = kind.read(args.training, on_error=args.on_error)[0] if args.training else None
+    reference, report = kind.read(resolve(args.reference), on_error=args.on_error)
+    training = kind.read(resolve(args.training), on_error=args.on_error)[0] if args.training else None
     for line in [*drawn.lines(), *report.lines()]:
         say(line)
     hydrogens = (

@@ -55,7 +55,9 @@ def read_known(model: Any, files: Sequence[str], on_error: str) -> Any:
     Raises:
         UserError: at the first bad record, or if none is left.
     """
-    records, report = model.modality.read(files, on_error=on_error)
+    from gendiff.data import resolve
+
+    records, report = model.modality.read(resolve(files), on_error=on_error)
     for line in report.lines():
         say(line)
     reasons = model.modality.unknown(records)

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import model_folder, read_sidecar
+from gendiff.data import resolve
 from gendiff.files import UserError, check_target, read_json
 from gendiff.modality import find_modality
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         modality = kind.fit(records, **protocol)
         table = None
         if args.reference:
-            reference, _ = kind.read(args.reference)
+            reference, _ = kind.read(resolve(args.reference))
             table = kind.evaluate(records, reference, hydrogens=modality.hydrogens, rule=modality.rule)
         drawn = modality.redraw(records)
         modality.annotate(drawn)

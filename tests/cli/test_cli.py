@@ -454,3 +454,19 @@ def test_records_that_the_model_does_not_know_stop_or_are_left_out(gendiff, tmp_
     none = gendiff(*words, "--on-error", "skip")
     assert none.status == 1
     assert "knows none of the 1 records" in none.err
+
+
+def test_a_data_set_is_named_in_place_of_a_file(gendiff, tmp_path):
+    assert gendiff("train", "molecules", "small-molecules", "--out", tmp_path / "run", *QUICK).status == 0
+    result = gendiff("evaluate", gendiff_samples(gendiff, tmp_path), "--reference", "small-molecules", "--no-strain")
+    assert (result.status, result.err) == (0, "")
+    assert "3,989 molecules" in result.out
+    missing = gendiff("train", "molecules", "qm9", "--out", tmp_path / "other", *QUICK)
+    assert missing.status == 1
+    assert "gendiff data get qm9" in missing.err
+    assert not (tmp_path / "other").exists()
+
+
+def gendiff_samples(gendiff, tmp_path):
+    assert gendiff("sample", tmp_path / "run", "-n", 3, "--steps", 2, "-o", tmp_path / "new.sdf").status == 0
+    return tmp_path / "new.sdf"
