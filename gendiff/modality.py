@@ -79,6 +79,10 @@ class Part(ABC):
         A Part of which something is kept has it first in every record; it is copied exactly, and noted.
         """
 
+    def remark(self, records: list[Any]) -> str:
+        """Return in one line what else there is to say of what came of it, or ""."""
+        return ""
+
 
 class Modality(Configurable, ABC):
     """An adapter for one kind of data. Its constructor takes JSON-able arguments and keeps each under its name."""
@@ -228,7 +232,7 @@ class Modality(Configurable, ABC):
 
     @abstractmethod
     def annotate(self, records: list[Any], **facts: Any) -> None:
-        """Note on each record where it comes from ("model", "seed", "index" of the first)."""
+        """Note on each record where it comes from ("model", "seed", "index" of the first), and "targets"."""
 
     @abstractmethod
     def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:

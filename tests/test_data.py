@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gendiff import data
-from gendiff.data import Batch, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
+from gendiff.data import Batch, Lazy, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
 from gendiff.files import UserError, sha256
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
@@ -111,6 +111,34 @@ def test_selected_samples_are_the_same_samples(sizes, draw):
     assert torch.equal(mine.mask, theirs.mask)
     assert torch.equal(mine.condition["label"], theirs.condition["label"])
     assert all(torch.equal(mine.state[name], theirs.state[name]) for name in samples.fields)
+
+
+@given(SIZES, st.data())
+def test_lazy_samples_make_the_same_batches(sizes, draw):
+    samples = ragged(sizes)
+    asked = []
+
+    def gather(index):
+        asked.append(index.tolist())
+        part = samples.select(index)
+        return Ragged(part.sizes, part.fields)
+
+    lazy = Lazy(samples.sizes, gather, samples.condition)
+    assert len(lazy) == len(sizes)
+    assert torch.equal(lazy.sizes, samples.sizes)
+    assert asked == []
+    index = torch.tensor(draw.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1, max_size=12)))
+    for mine, theirs in (
+        (lazy.batch(index), samples.batch(index)),
+        (lazy.select(index).batch(torch.arange(len(index))), samples.select(index).batch(torch.arange(len(index)))),
+    ):
+        assert torch.equal(mine.mask, theirs.mask)
+        assert torch.equal(mine.index, theirs.index)
+        assert mine.state.keys() == theirs.state.keys()
+        assert mine.condition.keys() == theirs.condition.keys()
+        assert all(torch.equal(mine.state[name], theirs.state[name]) for name in theirs.state)
+        assert torch.equal(mine.condition["label"], theirs.condition["label"])
+    assert asked == [index.tolist()] * 2  # what was asked for, and nothing else
 
 
 def test_a_batch_moves_whole():

@@ -17,7 +17,9 @@ import pytest
 from gendiff.files import (
     UserError,
     atomic_write,
+    cache_folder,
     check_target,
+    ending,
     load_npz,
     new_folder,
     read_json,
@@ -351,3 +353,35 @@ def test_damaged_archives_are_one_line(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match=rf"\A{path}: [^\n]+\Z"):
             load_npz(path)
+
+
+# Endings and the cache
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.sdf", ".sdf"),
+        ("A.SDF.GZ", ".sdf.gz"),
+        ("my.data.sdf", ".sdf"),
+        ("my.data.sdf.gz", ".sdf.gz"),
+        ("folder.sdf/a", ""),
+        (".hidden", ""),
+        ("a.gz", ".gz"),
+        ("a", ""),
+    ],
+)
+def test_ending(tmp_path, name, expected):
+    assert ending(name) == ending(tmp_path / name) == expected
+    if expected:
+        assert check_target(tmp_path / name, [expected]) == tmp_path / name
+        with pytest.raises(UserError, match=f"cannot write {expected}; choose from .xyz"):
+            check_target(tmp_path / name, [".xyz"])
+
+
+def test_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GENDIFF_CACHE", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "gendiff"
+    monkeypatch.setenv("GENDIFF_CACHE", str(tmp_path / "other"))
+    assert cache_folder() == tmp_path / "other"

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "the main job end to end on the built-in data, in minutes on two CPU cores",
     "train": "examples in, trained model out",
     "sample": "draw new samples from a model",
+    "edit": "new samples from given ones: grow a fragment, link pieces, vary, interpolate",
     "evaluate": "metrics of generated samples, the reference's own numbers beside them",
     "logprob": "how likely a model finds the records of files",
     "encode": "latent codes of the records of files",

@@ -15,7 +15,12 @@ NEEDED = (
     "torch numpy scipy pytorch-lightning torch-geometric rdkit e3nn safetensors jsonargparse matplotlib scikit-learn"
     " pillow jinja2 tqdm defusedxml networkx pyyaml"
 ).split()
-OPTIONAL = {"msgpack": "reading GEOM", "tensorboard": "curves in TensorBoard", "wandb": "logging to Weights & Biases"}
+OPTIONAL = {
+    "msgpack": "reading GEOM",
+    "py3Dmol": "3-D views in notebooks",
+    "tensorboard": "curves in TensorBoard",
+    "wandb": "logging to Weights & Biases",
+}
 
 
 def main(argv: Sequence[str]) -> int:

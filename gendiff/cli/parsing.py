@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -82,15 +83,67 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
+def numbers(text: str | None, option: str) -> dict[str, float]:
+    """Return the numbers of a comma-separated list of NAME=NUMBER.
+
+    Raises:
+        UsageError: for another form, or a name that comes twice.
+    """
+    result: dict[str, float] = {}
+    for word in words(text):
+        name, equals, value = (part.strip() for part in word.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name or not equals or not math.isfinite(number):
+            raise UsageError(f"{option} {word!r} is no NAME=NUMBER; write {option} logP=2.5,TPSA=40")
+        if name in result:
+            raise UsageError(f"{option} names {name} twice")
+        result[name] = number
+    return result
+
+
+OURS = {
+    "callbacks",
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "max_time",
+    "plugins",
+}
+"""Options of Lightning's Trainer that gendiff sets itself."""
+
+
+def add_trainer(command: ArgumentParser, **defaults: Any) -> None:
+    """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning.
+
+    Arguments:
+        command: Gets them.
+        defaults: Where gendiff's defaults are not Lightning's.
+    """
+    import pytorch_lightning as pl
+
+    command.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
+    ours = {"devices": 1, "use_distributed_sampler": False, **defaults}
+    command.set_defaults({f"trainer.{name}": value for name, value in ours.items()})
+
+
 def say(line: str) -> None:
     """Print a line at once."""
     print(line, flush=True)
 
 
 def changed(values: Any, defaults: Any) -> dict[str, Any]:
-    """Return the entries of a namespace that differ from its defaults."""
+    """Return the entries of a namespace that differ from its defaults.
+
+    Of "float or int" a parser makes a float; Lightning takes 3.0 for a share, and 3 for a count.
+    """
     mine, theirs = dict(vars(values)), dict(vars(defaults))
-    return {key: value for key, value in mine.items() if value != theirs.get(key)}
+    found = {key: value for key, value in mine.items() if value != theirs.get(key)}
+    return {k: int(v) if isinstance(v, float) and v > 1 and v.is_integer() else v for k, v in found.items()}
 
 
 def step_bar(what: str) -> Any:

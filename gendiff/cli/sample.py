@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
-from gendiff import __version__
-from gendiff.cli.parsing import bounds, parse, parser, say, step_bar, words
-from gendiff.config import describe
+from gendiff.cli.parsing import UsageError, add_trainer, bounds, changed, numbers, parse, parser, say, step_bar, words
 from gendiff.files import UserError, check_target, sha256, write_json
 
+SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
+"""Options of folders of shards, and their defaults."""
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
-    p = parser("sample", "Draw new samples. Beside the output a .json of the same name says how it was made.")
+
+def build_parser(trainer: bool = True) -> ArgumentParser:
+    """Return the parser, with Lightning's options if `trainer`: they take seconds to load."""
+    p = parser(
+        "sample",
+        "Draw new samples into a file, beside which a .json of the same name says how it was made; or, with -o FOLDER/,"
+        " any number of them into a folder of shards, on any number of devices, to go on with after an interruption.",
+    )
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
     p.add_argument("-n", "--number", type=int, default=100, help="how many to draw")
-    p.add_argument("-o", "--output", type=str, required=True, help="file to write: .sdf, .xyz, .smi or .npz")
+    p.add_argument(
+        "-o", "--output", type=str, required=True, help="file to write: .sdf, .xyz, .smi or .npz; or FOLDER/"
+    )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
     p.add_argument(
@@ -48,14 +56,37 @@ def build_parser() -> ArgumentParser:
     p.add_argument(
         "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"
     )
+    p.add_argument(
+        "--condition",
+        type=str | None,
+        default=None,
+        help="properties to ask for, of a model trained with them: logP=2.5",
+    )
+    p.add_argument(
+        "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
+    )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
+    p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
+    p.add_argument("--format", type=str | None, default=None, help="of FOLDER/: sdf, xyz, smi or npz (default: sdf)")
+    p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
+    if trainer:
+        add_trainer(p)
     return p
 
 
 def main(argv: Sequence[str]) -> int:
     """Sample."""
-    args = parse(build_parser(), argv)
-    sizes, only = bounds(args.atoms), words(args.only)
+    # Lightning loads in seconds, which a hundred samples do not need.
+    trainer = any(word.startswith(("--trainer", "--config", "--print", "--help", "-h")) for word in argv)
+    p = build_parser(trainer)
+    args = parse(p, argv)
+    options = changed(args.trainer, p.get_defaults().trainer) if trainer else {}
+    if args.output.endswith(("/", os.sep)) or (Path(args.output).is_dir() and not Path(args.output).suffix):
+        return _shards(args, options)
+    ours = [f"--{name.replace('_', '-')}" for name, default in SHARDED.items() if args[name] != default]
+    if ours or options:
+        raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
+    sizes, only, condition = bounds(args.atoms), words(args.only), numbers(args.condition, "--condition")
     from gendiff.model import load
 
     model = load(args.model, device=pick_device(args.device))
@@ -75,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
         sizes=sizes,
         only=only,
         known=known,
+        condition=condition,
+        guidance=args.guidance,
         batch_size=args.batch_size,
         progress=step_bar("sampling"),
     )
@@ -89,11 +122,42 @@ def main(argv: Sequence[str]) -> int:
         seconds=seconds,
         only=only,
         sizes=sizes,
+        condition=condition,
+        guidance=args.guidance,
     )
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
     say(
         f"{len(drawn.records):,} {model.modality.name} in {seconds:.1f} s"
         f" ({drawn.drawn / seconds:,.0f}/s){rate}: {output}"
+    )
+    return 0
+
+
+def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
+    only, reference = words(args.only), args.reference or []
+    sizes, condition = bounds(args.atoms), numbers(args.condition, "--condition")
+    device = args.device if args.device == "auto" else pick_device(args.device)
+    from gendiff.train.generate import generate
+
+    generate(
+        args.model,
+        args.number,
+        args.output,
+        seed=args.seed,
+        steps=args.steps,
+        temperature=args.temperature,
+        sizes=sizes,
+        only=only,
+        reference=reference or (run_files(args.model) if "new" in only else []),
+        condition=condition,
+        guidance=args.guidance,
+        batch_size=args.batch_size,
+        shard_size=args.shard_size,
+        ending=args.format and f".{args.format.lstrip('.')}",
+        device=device,
+        resume=args.resume,
+        trainer=trainer,
+        say=say,
     )
     return 0
 
@@ -109,41 +173,38 @@ def write_samples(
     seconds: float,
     only: Sequence[str] = (),
     sizes: Any = (None, None),
+    condition: dict[str, float] | None = None,
+    guidance: float = 1.0,
 ) -> None:
     """Annotate and write samples with their sidecar."""
+    from gendiff.model.origin import origin
+
     name = Path(source).resolve().name
+    asked = {"targets": condition} if condition else {}
     for record, index in zip(drawn.records, drawn.indices, strict=True):
-        model.modality.annotate([record], model=name, seed=seed, index=index)
+        model.modality.annotate([record], model=name, seed=seed, index=index, **asked)
     model.modality.write(drawn.records, output)
-    weights = model_folder(source) / "model.safetensors"
-    write_json(
-        output.with_suffix(".json"),
-        {
-            "made": "samples",
-            "gendiff": __version__,
-            "modality": model.modality.name,
-            "file": output.name,
-            "sha256": sha256(output),
-            "model": str(source),
-            "weights_sha256": sha256(weights),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "number": len(drawn.records),
-            "drawn": drawn.drawn,
-            "seed": seed,
-            "sampler": describe(sampler),
-            "only": list(only),
-            "atoms": list(sizes),
-            "seconds": round(seconds, 3),
-            "device": str(model.device),
-            **{key: getattr(model.modality, key) for key in ("hydrogens", "rule") if hasattr(model.modality, key)},
-        },
+    facts = {
+        "made": "samples",
+        "file": output.name,
+        "sha256": sha256(output),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "number": len(drawn.records),
+        "drawn": drawn.drawn,
+        "seconds": round(seconds, 3),
+        "device": str(model.device),
+    }
+    how = origin(
+        model, source, seed=seed, sampler=sampler, only=only, sizes=sizes, condition=condition, guidance=guidance
     )
+    write_json(output.with_suffix(".json"), {**facts, **how})
 
 
 def model_folder(source: str | Path) -> Path:
     """Return the model folder of a run folder, or the folder itself."""
-    folder = Path(source)
-    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    from gendiff.model import origin
+
+    return origin.model_folder(source)
 
 
 def protect(output: Path, examples: Sequence[str]) -> None:

@@ -7,25 +7,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.parsing import UsageError, changed, parse, parser, say, words
-
-OURS = {
-    "callbacks",
-    "logger",
-    "default_root_dir",
-    "enable_progress_bar",
-    "enable_checkpointing",
-    "enable_model_summary",
-    "max_time",
-    "plugins",
-}
-"""Options of Lightning's Trainer that gendiff sets itself."""
+from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, words
 
 
 def build_parser() -> ArgumentParser:
     """Return the parser."""
-    import pytorch_lightning as pl
-
     p = parser(
         "train",
         "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and "
@@ -33,7 +19,12 @@ def build_parser() -> ArgumentParser:
     )
     p.add_argument("modality", type=str, help="what the files hold: molecules")
     p.add_argument(
-        "files", nargs="*", type=str, metavar="FILE", help="examples: .sdf, .smi, .xyz or .npz (none with --resume)"
+        "files",
+        nargs="*",
+        type=str,
+        metavar="FILE",
+        help="examples: .sdf, .mol, .mol2, .pdb (ligands), .csv (SMILES), .smi, .xyz, all of them also packed (.gz), "
+        "or .npz; or the name of a data set (none with --resume)",
     )
     p.add_argument("--out", type=str, required=True, help="run folder to make")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where its checkpoint is")
@@ -101,15 +92,13 @@ def build_parser() -> ArgumentParser:
         default=None,
         help="use only the part train or valid of .npz files that have one",
     )
-    p.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
-    p.set_defaults(
-        {
-            "trainer.gradient_clip_val": 1.0,
-            "trainer.devices": 1,
-            "trainer.num_sanity_val_steps": 0,
-            "trainer.use_distributed_sampler": False,
-        }
+    p.add_argument(
+        "--smiles-column",
+        type=str | None,
+        default=None,
+        help="name of the column of SMILES in .csv and .tsv files (default: smiles or the like)",
     )
+    add_trainer(p, gradient_clip_val=1.0, num_sanity_val_steps=0)
     return p
 
 
@@ -162,7 +151,7 @@ def main(argv: Sequence[str]) -> int:
             "on_error",
         )
     }
-    reading = {"fragments": args.fragments, "split": args.split}
+    reading = {"fragments": args.fragments, "split": args.split, "smiles_column": args.smiles_column}
     fitting = {"hydrogens": args.hydrogens, "rule": args.rule}
     trainer = changed(args.trainer, p.get_defaults().trainer)
     options["conditions"] = words(args.condition)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,13 @@ from gendiff.guide import ClassifierFree
 from gendiff.likelihood import log_density, variational_bound
 from gendiff.modality import Modality
 from gendiff.model.batches import cut_batches
+from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler
 
 Guide = Callable[[AnyDenoiser], AnyDenoiser]
 """Guidance: a denoiser in, a denoiser out."""
-
-
-@dataclass
-class Drawn:
-    """Samples and how they came about.
-
-    Attributes:
-        records: What was kept, in order of their indices.
-        indices: Index of each in the stream of samples of this seed.
-        drawn: How many samples were drawn in all.
-    """
-
-    records: list[Any] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    drawn: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Share of the drawn samples that was kept."""
-        return len(self.records) / max(self.drawn, 1)
 
 
 class Model:
@@ -136,46 +116,20 @@ class Model:
         Raises:
             UserError: for n < 1, steps < 1, sizes that the training data lacks, or when `only` keeps (nearly) nothing.
         """
-        if n < 1:
-            raise UserError(f"-n must be at least 1, got {n}")
-        if batch_size < 1:
-            raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         only = only.replace(",", " ").split() if isinstance(only, str) else only
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         self.modality.keep([], only, set())  # an unknown word is refused before the work
         chosen = sampler or self.tuned(steps, temperature)
-        limit = max_draws or (n if not only else 100 * n)
-        result = Drawn()
-        while len(result.records) < n and result.drawn < limit:
-            missing = n - len(result.records)
-            count = missing if not result.records else round(missing / max(result.rate, 0.05)) + 8
-            count = max(1, min(count, limit - result.drawn, max(n, 16 * batch_size)))
-            indices = torch.arange(result.drawn, result.drawn + count)
-            records = self.draw_at(
-                indices,
-                seed,
-                chosen,
-                sizes,
-                condition,
-                guidance,
-                guide,
-                batch_size,
-                None if result.drawn else progress,
-            )
-            kept = self.modality.keep(records, only, known or set()) if only else [True] * count
-            for i, good in enumerate(kept):
-                if good and len(result.records) < n:
-                    result.records.append(records[i])
-                    result.indices.append(result.drawn + i)
-                    last = i
-            result.drawn += last + 1 if len(result.records) == n else count
-        if len(result.records) < n:
-            raise UserError(
-                f"only {len(result.records)} of {result.drawn:,} samples are {', '.join(only)}; {n} were asked for:"
-                " train longer or relax --only"
-            )
-        return result
+
+        def draw(indices: torch.Tensor) -> list[Any]:
+            first = progress if not int(indices[0]) else None
+            return self.draw_at(indices, seed, chosen, sizes, condition, guidance, guide, batch_size, first)
+
+        def keep(records: list[Any]) -> list[bool]:
+            return self.modality.keep(records, only, known or set()) if only else [True] * len(records)
+
+        return collect(n, draw, keep, only, batch_size, max_draws)
 
     @torch.no_grad()
     def draw_at(
@@ -217,6 +171,12 @@ class Model:
                 records[row] = record
         self.denoiser.train(training)
         return records
+
+    def edit(self, records: Any, task: str = "grow", n: int = 40, **options: Any) -> Drawn:
+        """Return new records made from given ones; options and tasks as :func:`gendiff.model.edit.edit`."""
+        from gendiff.model.edit import edit
+
+        return edit(self, records, task, n, **options)
 
     @torch.no_grad()
     def log_prob(

@@ -10,9 +10,10 @@ directions, channel by channel,
     u_{ij} = \frac{x_i - x_j}{\sqrt{d_{ij}^2 + 0.01}},
 
 once for every path :math:`(l_1, l_2) \to l`. The weights are an edge network's, of the invariants of the pair:
-:math:`w_{ij} = W\, \mathrm{silu}(A f_i^0 + B f_j^0 + E\, e_{ij} + b)`, with :math:`e_{ij}` Gaussians of the distance.
-The product is linear in Y, so C meets Y before the channels do, and what is left of the sum is one batched matrix
-product: no index lists, and no tensor of products for every pair.
+:math:`w_{ij} = W\, \mathrm{silu}(A f_i^0 + B f_j^0 + E\, e_{ij} + b)`, where :math:`e_{ij}` are Gaussians of the
+distance and the tensors of both ends along the direction, :math:`f_i^l \cdot Y^l(u_{ij})` and
+:math:`f_j^l \cdot Y^l(u_{ji})`. The product is linear in Y, so C meets Y before the channels do, and what is left is a
+batched matrix product over neighbours: there are no index lists, and no pair's tensor product is ever written down.
 
 Harmonics and coefficients are e3nn's; so are the order and the normalization of components, with channels last.
 
@@ -35,6 +36,9 @@ from gendiff.ops import State
 
 Path = tuple[int, int, int]
 """Degrees of a feature, of the harmonics it is multiplied with, and of the result."""
+
+ALONG = 8
+"""Channels of every degree above 0 that a pair sees along its direction."""
 
 
 def tensor_paths(inputs: int, outputs: int, degree: int, chirality: bool) -> list[Path]:
@@ -118,16 +122,25 @@ class Block(nn.Module):
     """A convolution, a gated update of every degree by its sums and itself, and a step of the coordinates.
 
     Scalars are updated by an MLP of scalars and of inner products of two linear maps of each other degree; its further
-    outputs are the gates of these degrees.
+    outputs are the gates of these degrees. Every degree has a matrix of its own, as an optimizer of matrices wants it.
     """
 
-    def __init__(self, inputs: list[int], outputs: list[int], degree: int, pair_features: int, chirality: bool):
+    def __init__(
+        self,
+        inputs: list[int],
+        outputs: list[int],
+        degree: int,
+        pair_features: int,
+        chirality: bool,
+        normalization: float,
+    ):
         super().__init__()
-        width, self.outputs = inputs[0], outputs
+        width, self.outputs, self.normalization = inputs[0], outputs, normalization
         self.norm = Norm(inputs, width)
         self.convolution = Convolution(inputs, degree, len(outputs) - 1, chirality)
         self.nodes = nn.Linear(width, 2 * width, bias=False)
-        self.pair = nn.Linear(pair_features, width)
+        self.along = nn.ModuleList(nn.Linear(channels, ALONG, bias=False) for channels in inputs[1:])
+        self.pair = nn.Linear(pair_features + 2 * ALONG * len(self.along), width)
         self.weights = nn.Linear(width, sum(self.convolution.weights))
         own = [*inputs, *[0] * len(outputs)]
         self.mix = nn.ModuleList(
@@ -145,13 +158,24 @@ class Block(nn.Module):
     def forward(
         self, features: list[Tensor], told: Tensor, pairs: Tensor, harmonics: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Map features (B, N, 2l+1, channels) to new ones and a step (B, N, 3)."""
+        """Map features (B, N, 2l+1, channels) to new ones and a step (B, N, 3).
+
+        Args:
+            features: features of the nodes, by degree.
+            told: embedding of what the samples are told, (B, width).
+            pairs: features of the pairs, (B, N, N, K).
+            harmonics: harmonics of the pairs, 0 on the diagonal and for padding, (B, N, N, (L+1)²).
+        """
         f = self.norm(features, told)
+        full = torch.autocast(harmonics.device.type, enabled=False)  # rounded tensors would not turn with the molecule
+        with full:
+            parts = [harmonics[..., k * k : (k + 1) ** 2] @ along(f[k]) for k, along in enumerate(self.along, 1)]
         receiver, sender = self.nodes(f[0].squeeze(2)).chunk(2, -1)
-        hidden = self.pair(pairs) + receiver.unsqueeze(2) + sender.unsqueeze(1)
+        hidden = self.pair(torch.cat((pairs, *parts, *[part.transpose(1, 2) for part in parts]), -1))
+        hidden = hidden + receiver.unsqueeze(2) + sender.unsqueeze(1)
         weights = self.weights(nn.functional.silu(hidden)).to(harmonics.dtype)
-        with torch.autocast(harmonics.device.type, enabled=False):  # rounded tensors would not turn with the molecule
-            sums = self.convolution(f, harmonics, weights)
+        with full:
+            sums = [m / self.normalization for m in self.convolution(f, harmonics, weights)]
             sums = [torch.cat((m, *f[k : k + 1]), -1) for k, m in enumerate(sums)]
             mixed = [mix(m).chunk(2, -1) for mix, m in zip(self.mix, sums[1:], strict=True)]
         invariants = [(p * q).mean(2, keepdim=True) for p, q in mixed]
@@ -160,25 +184,27 @@ class Block(nn.Module):
         for k, ((p, _), gate) in enumerate(zip(mixed, gates, strict=True), 1):
             change = gate.sigmoid() * p
             new.append(features[k] + change if k < len(features) else change)
-        return new, (new[1] * self.move(new[0])).sum(-1)
+        # by the root of the channels, so that wide networks do not start with steps that training has to take back
+        return new, (new[1] * self.move(new[0])).sum(-1) * self.outputs[1] ** -0.5
 
 
 class SteerableDenoiser(nn.Module):
     r"""E(3)-equivariant in the field `position`, invariant in all others; a plain network that knows nothing of noise.
 
     Scalars of a node start as a linear map of the other fields in alphabetical order and of the noise levels. Results
-    are, for `position`, the sum of the steps :math:`\sum_c g_c(f^0) f^1_c` of all blocks without its mean over the real
-    nodes, and for every other field a linear map of the last scalars. Every block looks at the moved coordinates, and
-    its features are scaled and shifted by what the sample is told: noise levels and conditions.
+    are, for `position`, the sum of the steps :math:`\sum_{c \le C} g_c(f^0) f^1_c / \sqrt{C}` of all blocks without its
+    mean over the real nodes, and for every other field a linear map of the last scalars. Every block looks at the moved
+    coordinates, and its features are scaled and shifted by what the sample is told: noise levels and conditions.
 
     Args:
         features: number of channels of every field but `position`.
         levels: number F of noise levels of a sample.
         width: number of scalars of a node; degree l has width / 2^l channels.
         layers: number of blocks.
-        degree: largest degree L of features and harmonics, at least 1. 1 sees angles, 2 also planes and tetrahedra.
-        chirality: whether reflections are no symmetry: mirror images may get different results, which are then not
-            mirror images. Parities are forgotten and cross products are among the paths; only rotations are symmetries.
+        degree: largest degree L of features and harmonics, at least 1. In one sum over neighbours, degree 1 sees
+            whether they lie to one side, degree 2 also whether they lie in a plane.
+        chirality: whether mirror images may get different results. Parities are then forgotten, so that cross products
+            are among the paths, and only rotations remain symmetries.
         normalization: s, what sums over neighbours are divided by; about the mean number of nodes.
         self_condition: whether `<field>_previous`, an earlier estimate of every field, is read: scalars as further
             inputs, positions as distances and as each node's way to its own. Those that are not given count as zero.
@@ -217,7 +243,7 @@ class SteerableDenoiser(nn.Module):
             raise UserError(f"SteerableDenoiser: width = {width} must be at least 2^degree = {2**degree}")
         if "position" in features:
             raise UserError(
-                "SteerableDenoiser: `features` lists scalar fields; 'position' is always there, it must not be among them"
+                "SteerableDenoiser: `features` lists scalar fields; 'position' is always there and is not among them"
             )
         self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.degree = levels, width, layers, degree
@@ -233,12 +259,13 @@ class SteerableDenoiser(nn.Module):
         self.told = nn.Sequential(nn.Linear(told, width), nn.SiLU(), nn.Linear(width, width))
         self.conditioning = Conditioning(self.conditions, width) if self.conditions else None
         self.embedding = nn.Linear(scalars * (1 + self_condition) + told, width)
-        self.way = nn.Linear(1, channels[1], bias=False) if self_condition else None
+        self.way = nn.Parameter(torch.randn(channels[1])) if self_condition else None
         first = channels[: 1 + self_condition]
         pair_features = (distance_features + 1) * (1 + self_condition)
         ends = [first, *[channels] * (layers - 1), channels[:2]]
         self.blocks = nn.ModuleList(
-            Block(inputs, outputs, degree, pair_features, chirality) for inputs, outputs in pairwise(ends)
+            Block(inputs, outputs, degree, pair_features, chirality, normalization)
+            for inputs, outputs in pairwise(ends)
         )
         self.output = nn.Linear(width, scalars) if scalars else None
 
@@ -260,11 +287,8 @@ class SteerableDenoiser(nn.Module):
         batch, size, _ = position.shape
         dtype = position.dtype
         real = torch.ones_like(position[..., :1]) if mask is None else mask.unsqueeze(2).to(dtype)
-        pairs = (
-            real.unsqueeze(1)
-            * real.unsqueeze(2)
-            * (1 - torch.eye(size, dtype=dtype, device=position.device))[..., None]
-        )
+        apart = 1 - torch.eye(size, dtype=dtype, device=position.device).unsqueeze(-1)
+        pairs = real.unsqueeze(1) * real.unsqueeze(2) * apart
 
         level = self.fourier(noise_level.to(dtype)).flatten(1)
         told = self.told(level)
@@ -281,7 +305,7 @@ class SteerableDenoiser(nn.Module):
             scalars += [_previous(x, name) for name in self.features]
             before = _previous(x, "position")
             fixed = [self._pair_features(_directions(before)[1])]
-            f = [self.way(_centred(before - position, real).unsqueeze(-1))]
+            f = [_centred(before - position, real).unsqueeze(-1) * self.way]
         h = self.embedding(torch.cat((*scalars, level.unsqueeze(1).expand(batch, size, -1)), -1))
         f = [h.unsqueeze(2).to(dtype), *f]
 
@@ -290,7 +314,7 @@ class SteerableDenoiser(nn.Module):
             direction, squared = _directions(position + change)
             harmonics = o3.spherical_harmonics(list(range(self.degree + 1)), direction, False, "component")
             features = torch.cat((self._pair_features(squared), *fixed), -1)
-            f, step = block(f, told, features, harmonics * (pairs / self.normalization))
+            f, step = block(f, told, features, harmonics * pairs)
             change = change + step
         result = {"position": real * _centred(change, real)}
         if self.output is not None:

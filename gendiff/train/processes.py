@@ -14,7 +14,8 @@ def first() -> bool:
 
     Whoever started it (Lightning, torchrun, SLURM) has numbered it in its environment.
     """
-    return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def together() -> bool:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import os
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from gendiff.data import Ragged, batch_stream
+from gendiff.data import Ragged, batch_stream, resolve
 from gendiff.files import UserError, atomic_write, check_file, read_text, sha256
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
 from gendiff.ops import Random
 from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
+from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.loader import Stream
+from gendiff.train.processes import first
 from gendiff.train.task import DiffusionTask
 
 STEPS = 10_000
@@ -60,9 +56,12 @@ def train(
 ) -> Model:
     """Train a model on files of examples.
 
+    `trainer={"devices": 2}` trains in two processes, each on its share of every batch: the result is that of one, but
+    for rounding. Lightning starts the others by running the same program again; they say and write nothing.
+
     Arguments:
         modality: "molecules", or another installed adapter.
-        files: Examples.
+        files: Examples, or names of data sets ("qm9", "small-molecules").
         out: Run folder to make: config.yaml, checkpoints/, model/, logs/, samples/.
         steps: Training steps (batches); by default from `trainer["max_epochs"]`, or 10,000.
         max_time: Bound in time: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
@@ -84,22 +83,23 @@ def train(
         say: Told what goes on, line by line; None for silence.
 
     Returns:
-        The model, with averaged weights.
+        The model, with averaged weights; in every process, if there are several.
 
     Raises:
         UserError: for bad files or options; then no run folder is left behind.
         KeyboardInterrupt: on Ctrl-C, after the step in hand is done and saved; `resume` goes on from there.
     """
     settings = {key: value for key, value in locals().items() if key not in ("say", "resume")}
-    settings["files"] = [str(Path(file).resolve()) for file in files]
+    settings["files"] = [str(file.resolve()) for file in resolve(files)]
     settings["out"] = str(Path(out).resolve())
     settings["conditions"] = [conditions] if isinstance(conditions, str) else list(conditions)
     folder = Path(settings["out"])
-    _sweep(folder)
+    if first():
+        _sweep(folder)
     if resume:
         return _resume(folder, say)
     _check_types(settings)
-    if (folder / "config.yaml").exists() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+    if first() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{out}: already exists; add --resume to go on with it, or choose another --out")
     return _run(settings, folder, None, say)
 
@@ -138,7 +138,7 @@ def _run(
     say: Callable[[str], Any] | None,
     started: bool = False,
 ) -> Model:
-    quiet, say = say is None, say or (lambda line: None)
+    quiet, say = say is None, say if say and first() else (lambda line: None)
     options = dict(settings["trainer"] or {})
     extra = options.pop("callbacks", None) or []
     _check(settings, options)
@@ -176,15 +176,6 @@ def _run(
         steps=None if steps is None else steps * accumulate,
         seconds=seconds,
     )
-    parameters = sum(p.numel() for p in denoiser.parameters())
-    each = _seconds_per_step(task, data, settings["batch_size"], device) * accumulate
-    expected = min(steps * each if steps else math.inf, seconds or math.inf)
-    bounds = (f"{steps:,} steps" if steps else "", f"{seconds:,.0f} s" if seconds else "")
-    say(
-        f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters)"
-        f" for {' or '.join(filter(None, bounds))} "
-        f"of {settings['batch_size']} on {device}: about {_human(expected)}"
-    )
     averages = AveragedWeights(settings["average"])
     keeper = Keeper(folder, model, averages, settings["checkpoint_every"])
     callbacks: list[Any] = [averages, NonFinite(), Progress(kind.name, quiet=quiet), keeper, *extra]
@@ -206,13 +197,21 @@ def _run(
     ours: dict[str, Any] = {"max_steps": steps or -1, "max_epochs": -1, "default_root_dir": str(folder)}
     if seconds is not None:
         ours["max_time"] = {"seconds": seconds}
-    begin = time.monotonic()
-    with _quiet():
-        try:
-            trainer = pl.Trainer(**{**defaults, **options, **ours, "callbacks": callbacks})
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise UserError(f"--trainer: Lightning refuses its options: {str(error).splitlines()[0]}") from None
-        if not started:
+    with silence():
+        trainer = make_trainer(**{**defaults, **options, **ours, "callbacks": callbacks})
+        writes, world = trainer.is_global_zero, trainer.world_size
+        if writes:
+            parameters = sum(p.numel() for p in denoiser.parameters())
+            each = _seconds_per_step(task, data, -(-settings["batch_size"] // world), device) * accumulate
+            expected = min(steps * each if steps else math.inf, seconds or math.inf)
+            bounds = (f"{steps:,} steps" if steps else "", f"{seconds:,.0f} s" if seconds else "")
+            say(
+                f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters)"
+                f" for {' or '.join(filter(None, bounds))} of {settings['batch_size']} on"
+                f" {f'{world} x ' if world > 1 else ''}{device}: about {_human(expected)}"
+            )
+        begin = time.monotonic()
+        if not started and writes:
             with atomic_write(folder / "config.yaml") as file:
                 yaml.safe_dump({**settings, "trainer": options, "sha256": hashes}, file, sort_keys=False)
         elif checkpoint is not None:
@@ -224,14 +223,19 @@ def _run(
             with keeper.interruptible():
                 trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
         except KeyboardInterrupt:
+            if not writes:
+                raise SystemExit from None  # the first process tells the user
             say(f"interrupted at step {trainer.global_step:,}; go on with --resume")
             raise
-        except Exception:
-            if not (started or keeper.saved):
+        except Exception as error:
+            if not writes and isinstance(error, UserError):
+                raise SystemExit from None
+            end_others(trainer)
+            if writes and not (started or keeper.saved):
                 shutil.rmtree(folder, ignore_errors=True)  # nothing in it that anyone could use
             raise
     say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
-    return load(folder / "model") if trainer.is_global_zero else model
+    return load(folder / "model") if writes else model
 
 
 OPTIONS = get_type_hints(train)
@@ -340,24 +344,3 @@ def _loggers(folder: Path) -> list[Logger]:
     if find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(folder, "logs", version=Path(loggers[0].log_dir or "").name))
     return loggers
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's advertisements; its errors come through."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    os.environ.setdefault("SUPPRESS_LIGHTNING_TIPS", "1")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

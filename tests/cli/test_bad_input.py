@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import random
@@ -163,7 +164,15 @@ FILES = {
     "less.npz": (lambda path: save(path, atomic_numbers=None), "lacks the array `atomic_numbers`"),
     "text.npz": (lambda path: save(path, num_atoms=np.array(["a", "b"])), "inconsistent"),
     "objects.npz": (save_objects, "holds pickled objects, which are never loaded"),
-    "table.csv": (lambda path: path.write_text("a,b"), r"unknown extension '\.csv'"),
+    "table.csv": (lambda path: path.write_text("a,b"), "its columns are a, b: no column of SMILES"),
+    "noise.mol2": (lambda path: path.write_bytes(NOISE), "is not a text file"),
+    "noise.pdb": (lambda path: path.write_bytes(NOISE), "is not a text file"),
+    "plain.sdf.gz": (lambda path: path.write_text("".join(blocks())), "is not packed by gzip"),
+    "cut.sdf.gz": (
+        lambda path: path.write_bytes(gzip.compress("".join(blocks()).encode())[:-20]),
+        "the gzip file ends too early",
+    ),
+    "table.docx": (lambda path: path.write_text("a,b"), r"unknown extension '\.docx'"),
     "model.pkl": (lambda path: path.write_bytes(b"\x80\x04."), r"unknown extension '\.pkl'"),
 }
 

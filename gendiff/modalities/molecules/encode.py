@@ -38,15 +38,14 @@ def to_ragged(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence
     Raises:
         UserError: if a molecule has an element or a formal charge that the model does not know.
     """
+    check_known(arrays, elements, charges)
     centred = arrays.centred()
     fields = {
         "position": torch.from_numpy(centred.positions).float() / position_scale,
-        "element": _one_hot(arrays, arrays.atomic_numbers, elements, "element of atomic number"),
+        "element": _one_hot(arrays.atomic_numbers, elements),
     }
     if len(charges) > 1:
-        fields["charge"] = _one_hot(arrays, arrays.charges, charges, "formal charge")
-    elif (arrays.charges != charges[0]).any():
-        _one_hot(arrays, arrays.charges, charges, "formal charge")
+        fields["charge"] = _one_hot(arrays.charges, charges)
     return Ragged(torch.from_numpy(arrays.num_atoms.astype(np.int64)), fields)
 
 
@@ -63,13 +62,24 @@ def from_state(
     return [(number[i][m], position[i][m], charge[i][m]) for i, m in enumerate(real)]
 
 
-def _one_hot(arrays: MoleculeArrays, values: NDArray[np.integer], known: Sequence[int], what: str) -> Tensor:
-    table = np.asarray(sorted(known))
-    place = np.searchsorted(table, values).clip(max=len(table) - 1)
-    unknown = np.flatnonzero(table[place] != values)
-    if len(unknown):
-        molecule = int(arrays.molecule_of_atom[unknown[0]])
-        which = f"molecule {molecule + 1:,}" + (f" ({arrays.names[molecule]})" if arrays.names[molecule] else "")
-        value = int(values[unknown[0]])
-        raise UserError(f"{which} has {what} {value}; this model knows {', '.join(map(str, table.tolist()))}")
-    return torch.nn.functional.one_hot(torch.from_numpy(place.astype(np.int64)), len(table)).float()
+def check_known(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence[int], before: int = 0) -> None:
+    """Check that a model knows all elements and charges; `before` molecules came earlier in the set.
+
+    Raises:
+        UserError: if it does not, naming the first molecule.
+    """
+    for what, values, known in (
+        ("element of atomic number", arrays.atomic_numbers, elements),
+        ("formal charge", arrays.charges, charges),
+    ):
+        unknown = np.flatnonzero(~np.isin(values, known))
+        if len(unknown):
+            row = int(arrays.molecule_of_atom[unknown[0]])
+            which = f"molecule {before + row + 1:,}" + (f" ({arrays.names[row]})" if arrays.names[row] else "")
+            value = int(values[unknown[0]])
+            raise UserError(f"{which} has {what} {value}; this model knows {', '.join(map(str, sorted(known)))}")
+
+
+def _one_hot(values: NDArray[np.integer], known: Sequence[int]) -> Tensor:
+    place = np.searchsorted(np.asarray(sorted(known)), values)
+    return torch.nn.functional.one_hot(torch.from_numpy(place.astype(np.int64)), len(known)).float()

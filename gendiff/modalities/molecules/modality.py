@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gendiff.data import Ragged
+from gendiff.data import Lazy, Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError
-from gendiff.modalities.molecules import bonds, draw, metrics, read, write
-from gendiff.modalities.molecules.encode import from_state, to_ragged
+from gendiff.modalities.molecules import bonds, draw, edit, metrics, read, write
+from gendiff.modalities.molecules.encode import check_known, from_state, to_ragged
 from gendiff.modalities.molecules.networks import build_network
 from gendiff.modalities.molecules.properties import column, standards
 from gendiff.modalities.molecules.records import MoleculeArrays
-from gendiff.modality import Modality
+from gendiff.modalities.molecules.store import HeavyAtoms, StoredMolecules
+from gendiff.modality import Modality, Part
 from gendiff.objective import Objective, Power
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
@@ -49,7 +51,7 @@ class Molecules(Modality):
     """
 
     name = "molecules"
-    extensions = (".sdf", ".smi", ".smiles", ".xyz", ".npz")
+    extensions = write.EXTENSIONS
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Molecules(Modality):
     def read(
         cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any
     ) -> tuple[MoleculeArrays, read.ReadReport]:
-        """Read SDF, SMILES, XYZ or NPZ files; options as `gendiff.modalities.molecules.read.read_molecules`."""
+        """Read files of molecules; formats and options as `gendiff.modalities.molecules.read.read_molecules`."""
         return read.read_molecules([Path(path) for path in paths], on_error=on_error, **options)  # type: ignore[arg-type]
 
     @classmethod
@@ -119,8 +121,9 @@ class Molecules(Modality):
             UserError: if explicit hydrogens are asked for and missing, nothing but hydrogen is there, or a condition is
                 no column or says nothing.
         """
+        has_hydrogens = any((part.atomic_numbers == 1).any() for part in records.chunks())
         if hydrogens == "auto":
-            hydrogens = "explicit" if records.has_hydrogens.any() and not (records.num_bonds > 0).any() else "implicit"
+            hydrogens = "explicit" if has_hydrogens and not (records.num_bonds > 0).any() else "implicit"
         if rule == "rdkit" and hydrogens == "implicit":
             raise UserError(
                 "bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'lookup'"
@@ -128,20 +131,23 @@ class Molecules(Modality):
         modelled = modelled_atoms(records, hydrogens)
         if not len(modelled):
             raise UserError("no molecule has a heavy atom; train with --hydrogens explicit")
-        if hydrogens == "explicit" and not records.has_hydrogens.any():
+        if hydrogens == "explicit" and not has_hydrogens:
             raise UserError("no molecule has hydrogens; train with --hydrogens implicit, or add them to the file")
-        positions = modelled.centred().positions
-        numbers, counts = np.unique(modelled.atomic_numbers, return_counts=True)
-        share = counts / counts.sum()
+        counts, charges, square = np.zeros(119, np.int64), set[int](), 0.0
+        for part in modelled.chunks():
+            counts += np.bincount(part.atomic_numbers, minlength=119)
+            charges.update(np.unique(part.charges).tolist())
+            square += float((part.centred().positions.astype(np.float64) ** 2).sum())
+        share = counts[counts > 0] / counts.sum()
         sizes, often = np.unique(modelled.num_atoms, return_counts=True)
         scales = standards(modelled, list(conditions))
         values = _condition(modelled, scales)
         return cls(
-            elements=numbers.tolist(),
+            elements=np.flatnonzero(counts).tolist(),
             sizes=dict(zip(sizes.tolist(), often.tolist(), strict=True)),
             hydrogens=hydrogens,
-            charges=np.unique(modelled.charges).tolist(),
-            position_scale=round(max(float(positions.std()), 0.1), 6),
+            charges=sorted(charges),
+            position_scale=round(max(math.sqrt(square / (3 * counts.sum())), 0.1), 6),
             element_scale=round(max(float(np.sqrt((share * (1 - share)).mean())), 0.05), 6),
             rule=rule,
             conditions=scales,
@@ -150,9 +156,18 @@ class Molecules(Modality):
 
     def encode(self, records: MoleculeArrays) -> Ragged:  # noqa: D102
         modelled = modelled_atoms(records, self.hydrogens)
-        data = to_ragged(modelled, self.elements, self.charges, self.position_scale)
-        data.condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
-        return data
+        condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
+        if isinstance(modelled, MoleculeArrays) and not isinstance(modelled, StoredMolecules):
+            return replace(self._gather(modelled), condition=condition)
+        before = 0
+        for part in modelled.chunks():
+            check_known(part, self.elements, self.charges, before)
+            before += len(part)
+        sizes = torch.from_numpy(np.array(modelled.num_atoms, np.int64))
+        return Lazy(sizes, lambda index: self._gather(modelled.select(index.numpy())), condition)
+
+    def _gather(self, modelled: MoleculeArrays) -> Ragged:
+        return to_ragged(modelled, self.elements, self.charges, self.position_scale)
 
     def unknown(self, records: MoleculeArrays) -> list[str]:  # noqa: D102
         reasons = np.full(len(records), "", object)
@@ -195,8 +210,15 @@ class Molecules(Modality):
         return [mol for mol, _ in drawn]
 
     def redraw(self, records: MoleculeArrays) -> list[Any]:  # noqa: D102
-        drawn = bonds.infer_all(modelled_atoms(records, self.hydrogens).split(), self.rule, self.hydrogens)  # type: ignore[arg-type]
-        return [mol for mol, _ in drawn]
+        parts = (part.split() for part in modelled_atoms(records, self.hydrogens).chunks())
+        return [mol for part in parts for mol, _ in bonds.infer_all(part, self.rule, self.hydrogens)]  # type: ignore[arg-type]
+
+    @classmethod
+    def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, Any]:  # noqa: D102
+        return edit.read_parts(paths, task)
+
+    def parts(self, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:  # noqa: D102
+        return edit.fragments(self, records, task, keep)
 
     def process(self) -> JointProcess:  # noqa: D102
         fields = {
@@ -270,8 +292,10 @@ class Molecules(Modality):
 
     def known(self, records: MoleculeArrays) -> set[str]:
         """Return the SMILES of examples: those the bond rule reads off them, and those the file states."""
-        stated = {smiles for smiles in records.smiles or [] if smiles}
-        return metrics.smiles_set(modelled_atoms(records, self.hydrogens), self.rule, self.hydrogens) | stated  # type: ignore[arg-type]
+        found = {smiles for smiles in records.smiles or [] if smiles}
+        for part in modelled_atoms(records, self.hydrogens).chunks():
+            found |= metrics.smiles_set(part, self.rule, self.hydrogens)  # type: ignore[arg-type]
+        return found
 
     def write(self, records: list[Any], path: str | Path) -> None:  # noqa: D102
         write.write_molecules(records, Path(path))
@@ -295,12 +319,14 @@ class Molecules(Modality):
         return draw.svg(record), caption, "" if str(facts.get("connected", "true")).lower() == "true" else "in pieces"
 
 
-def modelled_atoms(records: MoleculeArrays, hydrogens: str) -> MoleculeArrays:
+def modelled_atoms(records: MoleculeArrays, hydrogens: str) -> MoleculeArrays | HeavyAtoms:
     """Return the atoms that a model sees: all, or the heavy ones."""
+    if hydrogens == "implicit" and isinstance(records, StoredMolecules):
+        return HeavyAtoms(records)
     return records if hydrogens == "explicit" else records.remove_hydrogens()
 
 
-def _condition(modelled: MoleculeArrays, scales: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
+def _condition(modelled: MoleculeArrays | HeavyAtoms, scales: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
     """Return properties of molecules in standard deviations, (M,) each, float64, NaN where unknown."""
     result = {}
     for name, (mean, std) in scales.items():

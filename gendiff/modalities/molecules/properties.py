@@ -10,6 +10,7 @@ from rdkit import Chem, rdBase
 
 from gendiff.files import UserError
 from gendiff.modalities.molecules.records import MoleculeArrays, heavy_mol, to_mol
+from gendiff.modalities.molecules.store import HeavyAtoms
 
 
 def _qed(mol: Chem.Mol) -> float:
@@ -37,7 +38,7 @@ COMPUTED: dict[str, Callable[[Chem.Mol], float]] = {
 quantitative estimate of drug-likeness, and the molecular weight in g/mol."""
 
 
-def column(records: MoleculeArrays, name: str) -> NDArray[np.float64] | None:
+def column(records: MoleculeArrays | HeavyAtoms, name: str) -> NDArray[np.float64] | None:
     """Return a property of each molecule, (M,), NaN where unknown; None if neither the file nor RDKit has it."""
     if name in records.properties:
         return np.asarray(records.properties[name], np.float64)
@@ -55,13 +56,13 @@ def compute(mol: Chem.Mol, name: str) -> float:
         return float("nan")
 
 
-def known_columns(records: MoleculeArrays) -> str:
+def known_columns(records: MoleculeArrays | HeavyAtoms) -> str:
     """Return the names that :func:`column` knows, for people."""
     names = [*records.properties, *(name for name in COMPUTED if (records.num_bonds > 0).any())]
     return ", ".join(dict.fromkeys(names)) or "none"
 
 
-def standards(records: MoleculeArrays, names: list[str]) -> dict[str, list[float]]:
+def standards(records: MoleculeArrays | HeavyAtoms, names: list[str]) -> dict[str, list[float]]:
     """Return [mean, standard deviation] of each property over the molecules that have it.
 
     Raises:

@@ -1,27 +1,39 @@
-"""Write molecules as SDF, XYZ, SMILES list or NPZ, whole or not at all.
+"""Write molecules as SDF, MOL, PDB, XYZ, SMILES list, CSV or NPZ, whole or not at all.
 
 RDKit molecules come in as a model made them: sanitised if they are valid, else with their bonds as drawn and the reason
 in the property `invalid`. SDF takes every molecule, so that a file shows what a model really made; nothing is repaired.
-XYZ and NPZ take those that have coordinates, SMILES lists those that are valid.
+XYZ, PDB and NPZ take those that have coordinates, SMILES lists and CSV those that are valid, MOL takes one. Text may be
+packed by gzip: `.sdf.gz`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import gzip
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
-from gendiff.files import UserError, atomic_write
+from gendiff.files import UserError, atomic_write, ending
 from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name, heavy_mol
 
 _V2000_ATOMS, _V2000_LENGTH = 999, 9_999.0  # what fits the columns of a V2000 mol block
+_PDB_ATOMS, _PDB_LENGTH = 99_999, 999.0
 
 
 def annotate(
-    mol: Chem.Mol, model: str = "", seed: int | None = None, index: int | None = None, reason: str | None = None
+    mol: Chem.Mol,
+    model: str = "",
+    seed: int | None = None,
+    index: int | None = None,
+    reason: str | None = None,
+    targets: Mapping[str, float] | None = None,
 ) -> None:
     """Note on a molecule what it is and where it comes from, as text properties that SDF writes as data fields.
 
@@ -39,6 +51,7 @@ def annotate(
         seed: Of the sampling.
         index: Number of the molecule in the sample.
         reason: Why the molecule is not valid; by default its property `invalid`, or what RDKit says.
+        targets: Properties that were asked for, noted as `target_NAME`.
     """
     from rdkit.Chem import QED
 
@@ -63,6 +76,7 @@ def annotate(
         facts["reason"] = clean_name(reason, 200)
     origin = {"model": model or None, "seed": seed, "index": index}
     facts |= {name: str(value) for name, value in origin.items() if value is not None}
+    facts |= {f"target_{name}": f"{value:g}" for name, value in (targets or {}).items()}
     for name, value in facts.items():
         mol.SetProp(name, value)
     if not _title(mol) and index is not None:
@@ -77,43 +91,85 @@ def is_valid(mol: Chem.Mol) -> bool:
 
 
 def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
-    """Write molecules in the format of the extension: .sdf, .xyz, .smi (.smiles) or .npz.
+    """Write molecules in the format of the extension: one of `EXTENSIONS`.
 
     Arguments:
-        mols: What to write, sanitised or not. Their properties become the data fields of an SDF.
+        mols: What to write, sanitised or not. Their properties become the data fields of an SDF, the columns of a CSV.
         path: Where; an existing file is replaced only when the new one is complete.
 
     Returns:
         How many molecules the file holds.
 
     Raises:
-        UserError: for an unknown extension, a file that cannot be written (permission, full disk), or if no molecule
-            fits the format.
+        UserError: for an unknown extension, a file that cannot be written (permission, full disk), if no molecule
+            fits the format, or for several molecules in a `.mol` file.
     """
     path = Path(path)
-    writers: dict[str, tuple[Callable[[Chem.Mol], bool], str]] = {
-        ".sdf": (lambda mol: True, "to write"),
-        ".xyz": (_has_coordinates, "with atoms and coordinates"),
-        ".npz": (_has_coordinates, "with atoms and coordinates"),
-        ".smi": (is_valid, "that is valid; .sdf takes the others too"),
-        ".smiles": (is_valid, "that is valid; .sdf takes the others too"),
-    }
-    suffix = path.suffix.lower()
-    if suffix not in writers:
-        raise UserError(f"{path}: unknown extension {path.suffix!r}; molecules are written as {' '.join(writers)}")
-    fits, which = writers[suffix]
+    suffix = ending(path)
+    if suffix not in EXTENSIONS:
+        raise UserError(f"{path}: unknown extension {suffix!r}; molecules are written as {' '.join(EXTENSIONS)}")
+    kind = suffix.removesuffix(".gz")
+    fits, which = _FITS[kind]
     chosen = [mol for mol in mols if fits(mol)]
     if not chosen:
         raise UserError(f"{path}: there is no molecule {which}")
-    if suffix == ".npz":
+    if kind == ".mol" and len(chosen) > 1:
+        raise UserError(f"{path}: a .mol file holds one molecule, not {len(chosen):,}; write .sdf")
+    if kind == ".npz":
         MoleculeArrays.from_mols(chosen).save_npz(path)
         return len(chosen)
-    with atomic_write(path) as file, rdBase.BlockLogs():
-        for mol in chosen:
-            file.write(
-                sdf_record(mol) if suffix == ".sdf" else xyz_record(mol) if suffix == ".xyz" else smiles_line(mol)
-            )
+    packed = suffix.endswith(".gz")
+    with ExitStack() as stack:
+        file: IO[Any] = stack.enter_context(atomic_write(path, "wb" if packed else "w"))
+        if packed:  # without a name or a time, so that equal molecules are equal bytes
+            archive = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+            file = stack.enter_context(io.TextIOWrapper(archive, encoding="utf-8", newline="\n"))
+        stack.enter_context(rdBase.BlockLogs())
+        if kind == ".csv":
+            write_table(chosen, file)
+        for number, mol in enumerate(chosen if kind != ".csv" else (), 1):
+            file.write(pdb_model(mol, number) if kind == ".pdb" else _RECORDS[kind](mol))
     return len(chosen)
+
+
+def write_table(mols: Sequence[Chem.Mol], file: IO[str]) -> None:
+    """Write SMILES, name and the other properties of molecules as columns; a property that one lacks is empty there."""
+    names = dict.fromkeys(
+        name for mol in mols for name in mol.GetPropNames(includePrivate=False, includeComputed=False)
+    )
+    columns = [name for name in names if name not in ("SMILES", "name", "smiles", "invalid")]
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["smiles", "name", *(_cell(clean_name(name)) for name in columns)])
+    for mol in mols:
+        values = [clean_name(mol.GetProp(name), 2_000) if mol.HasProp(name) else "" for name in columns]
+        table.writerow([_smiles(mol), *map(_cell, [_title(mol), *values])])
+
+
+def _cell(text: str) -> str:
+    """A field of a table. Spreadsheets run what begins like a formula: a quote before it makes it text."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def pdb_model(mol: Chem.Mol, number: int) -> str:
+    """One model of a PDB file: a residue UNL with its bonds; multiple bonds are repeated in CONECT."""
+    mol = Chem.Mol(mol)
+    title = _title(mol)
+    mol.ClearProp("_Name")
+    try:
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+    except (ValueError, RuntimeError):
+        pass
+    lines = [line for line in Chem.MolToPDBBlock(mol).splitlines() if line.startswith(("HETATM", "CONECT"))]
+    head = [f"MODEL     {number:4d}", *([f"COMPND    {title[:60]}"] if title else [])]
+    return "\n".join([*head, *lines, "ENDMDL"]) + "\n"
 
 
 def sdf_record(mol: Chem.Mol) -> str:
@@ -175,8 +231,11 @@ def xyz_record(mol: Chem.Mol) -> str:
 
 def smiles_line(mol: Chem.Mol) -> str:
     """One line of a SMILES list: the property `SMILES`, or the canonical SMILES, and the title."""
-    smiles = mol.GetProp("SMILES") if mol.HasProp("SMILES") else canonical_smiles(mol)
-    return f"{smiles} {_title(mol)}".rstrip() + "\n"
+    return f"{_smiles(mol)} {_title(mol)}".rstrip() + "\n"
+
+
+def _smiles(mol: Chem.Mol) -> str:
+    return mol.GetProp("SMILES") if mol.HasProp("SMILES") else canonical_smiles(mol)
 
 
 def _title(mol: Chem.Mol) -> str:
@@ -193,3 +252,34 @@ def _has_coordinates(mol: Chem.Mol) -> bool:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _fits_pdb(mol: Chem.Mol) -> bool:
+    """Whether coordinates and numbers of atoms fit the columns of a PDB file."""
+    if not _has_coordinates(mol) or mol.GetNumAtoms() > _PDB_ATOMS:
+        return False
+    return bool((np.abs(mol.GetConformer().GetPositions()) < _PDB_LENGTH).all())
+
+
+_FITS: dict[str, tuple[Callable[[Chem.Mol], bool], str]] = {
+    ".sdf": (lambda mol: True, "to write"),
+    ".mol": (lambda mol: True, "to write"),
+    ".xyz": (_has_coordinates, "with atoms and coordinates"),
+    ".pdb": (_fits_pdb, "with atoms, and coordinates below 1,000 Å"),
+    ".npz": (_has_coordinates, "with atoms and coordinates"),
+    ".smi": (is_valid, "that is valid; .sdf takes the others too"),
+    ".smiles": (is_valid, "that is valid; .sdf takes the others too"),
+    ".csv": (is_valid, "that is valid; .sdf takes the others too"),
+}
+"""Which molecules a format takes."""
+
+_RECORDS: dict[str, Callable[[Chem.Mol], str]] = {
+    ".sdf": sdf_record,
+    ".mol": mol_block,
+    ".xyz": xyz_record,
+    ".smi": smiles_line,
+    ".smiles": smiles_line,
+}
+
+EXTENSIONS = (*_FITS, *(f"{kind}.gz" for kind in _FITS if kind not in (".npz", ".mol")))
+"""Endings of the files that can be written."""

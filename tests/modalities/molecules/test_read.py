@@ -644,14 +644,15 @@ def test_random_bytes_are_one_line(tmp_path, suffix, content, on_error):
         ("missing.sdf", "no such file"),
         ("folder.sdf", "is a directory"),
         ("empty.sdf", "the file is empty"),
-        ("molecules.pdb", "unknown extension '.pdb'; molecules are read from .sdf"),
+        ("molecules.docx", "unknown extension '.docx'; molecules are read from .sdf"),
         ("noextension", "unknown extension ''"),
-        ("molecules.sdf.gz", "unknown extension '.gz'"),
+        ("molecules.gz", "unknown extension '.gz'"),
+        ("molecules.npz.gz", "unknown extension '.npz.gz'"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, name, message):
     (tmp_path / "folder.sdf").mkdir()
-    for other in ("empty.sdf", "molecules.pdb", "noextension", "molecules.sdf.gz"):
+    for other in ("empty.sdf", "molecules.docx", "noextension", "molecules.gz", "molecules.npz.gz"):
         write(tmp_path / other, "" if other == "empty.sdf" else "x")
     with pytest.raises(UserError) as error:
         read_molecules([write(tmp_path / "good.sdf", sdf(WATER)), tmp_path / name])

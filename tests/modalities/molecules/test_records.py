@@ -295,27 +295,3 @@ def test_clean_name_is_one_printable_line():
     assert clean_name("  a\nb\x1b[31m\t ") == "a b [31m"
     assert clean_name("x" * 1000) == "x" * 80
     assert clean_name("Größe 3 µm") == "Größe 3 µm"
-
-
-def test_pytorch_geometric_round_trip():
-    from torch_geometric.data import Batch
-
-    arrays = MoleculeArrays.from_molecules(random_molecules(5, 6))
-    graphs = arrays.to_data()
-    batch = Batch.from_data_list(graphs)
-    assert batch.num_graphs == 6
-    assert batch.pos.shape == (arrays.num_atoms.sum(), 3)
-    assert batch.y.shape == (6, 1)
-    back = MoleculeArrays.from_data(graphs, property_names=["energy"])
-    for got, expected in zip(back, arrays, strict=True):
-        assert_same(got, expected)
-
-
-def test_bare_graphs_are_enough():
-    import torch
-    from torch_geometric.data import Data
-
-    arrays = MoleculeArrays.from_data([Data(z=torch.tensor([6, 8]), pos=torch.tensor([[0.0, 0, 0], [1.2, 0, 0]]))])
-    assert arrays[0].charges.tolist() == [0, 0]
-    assert arrays.smiles is None
-    assert not arrays.has_bonds.any()

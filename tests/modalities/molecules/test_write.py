@@ -1,6 +1,10 @@
 """Files of molecules: what is written is what is read, whatever the chemistry, and a file is whole or absent."""
 
+import contextlib
+import csv
 import errno
+import gzip
+import io
 import os
 
 import numpy as np
@@ -11,7 +15,7 @@ from rdkit import Chem, rdBase
 
 from gendiff.files import UserError
 from gendiff.modalities.molecules.read import embed_3d, read_molecules
-from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles
+from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name
 from gendiff.modalities.molecules.write import annotate, is_valid, mol_block, sdf_record, write_molecules
 
 SMILES = ["O", "C", "c1cc[nH]c1", "C[N+](=O)[O-]", "CC(=O)[O-]", "C[NH3+]", "CC#N", "C[C@H](F)Cl", "O=S(=O)(N)c1ccccc1"]
@@ -53,14 +57,17 @@ def assert_same_molecules(arrays: MoleculeArrays, mols: list[Chem.Mol], toleranc
             assert {frozenset(row[:2].tolist()) for row in got.bonds} == pairs
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".sdf", 6e-5), (".npz", 1e-6), (".xyz", 1e-6)])
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"),
+    [(".sdf", 6e-5), (".sdf.gz", 6e-5), (".npz", 1e-6), (".xyz", 1e-6), (".xyz.gz", 1e-6), (".pdb", 6e-4)],
+)
 def test_round_trip(molecules, tmp_path, suffix, tolerance):
     path = tmp_path / f"new{suffix}"
     assert write_molecules(molecules, path) == len(molecules)
     arrays, report = read_molecules(path)
-    assert_same_molecules(arrays, molecules, tolerance, bonds=suffix != ".xyz")
+    assert_same_molecules(arrays, molecules, tolerance, bonds=".xyz" not in suffix)
     assert report.embedded == 0
-    if suffix == ".sdf":  # the numbers of the data fields come back too
+    if ".sdf" in suffix:  # the numbers of the data fields come back too
         assert arrays.properties["seed"].tolist() == [7] * len(molecules)
         np.testing.assert_allclose(arrays.properties["MW"][0], 18.015)
     second = tmp_path / f"again{suffix}"
@@ -80,8 +87,65 @@ def test_smiles_list(molecules, tmp_path, suffix):
     assert arrays.smiles == [canonical_smiles(mol) for mol in molecules]
 
 
+def test_mol_file(molecules, tmp_path):
+    path = tmp_path / "new.mol"
+    assert write_molecules(molecules[3:4], path) == 1
+    assert path.read_text() == mol_block(molecules[3])
+    assert_same_molecules(read_molecules(path)[0], molecules[3:4], 6e-5)
+    with pytest.raises(UserError, match=r"new\.mol: a \.mol file holds one molecule, not 9; write \.sdf"):
+        write_molecules(molecules, path)
+    assert path.read_text() == mol_block(molecules[3])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_table(molecules, tmp_path, suffix):
+    path = tmp_path / f"new{suffix}"
+    assert write_molecules([*molecules, impossible()], path) == len(molecules)
+    text = gzip.decompress(path.read_bytes()).decode() if suffix.endswith(".gz") else path.read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["smiles"] for row in rows] == SMILES_OF_COORDINATES
+    assert rows[0].keys() == {*("smiles", "name", "valid", "connected", "QED", "logP", "MW", "model", "seed", "index")}
+    arrays, _ = read_molecules(path)
+    assert arrays.smiles == [canonical_smiles(mol) for mol in molecules]
+    assert list(arrays.names) == [mol.GetProp("_Name") for mol in molecules]
+    np.testing.assert_allclose(arrays.properties["logP"], [float(mol.GetProp("logP")) for mol in molecules])
+    assert arrays.properties["seed"].tolist() == [7] * len(molecules)
+
+
+SMILES_OF_COORDINATES = [Chem.CanonSmiles(smiles) for smiles in SMILES]
+
+
+def test_a_table_holds_text_and_no_formulas(tmp_path):
+    mol = embed_3d(Chem.MolFromSmiles("C"))
+    mol.SetProp("_Name", '=cmd|"/c calc"!A1\nx,y')
+    mol.SetProp("change", "-1.5")
+    mol.SetProp("@note\n", "+sum(1)")
+    write_molecules([mol], tmp_path / "a.csv")
+    header, row = csv.reader(io.StringIO((tmp_path / "a.csv").read_text()))
+    assert header == ["smiles", "name", "change", "'@note"]
+    assert row[1] == '\'=cmd|"/c calc"!A1 x,y'
+    assert row[2:] == ["-1.5", "'+sum(1)"]
+
+
+def test_equal_molecules_are_equal_bytes_packed_too(molecules, tmp_path, monkeypatch):
+    for seconds, name in ((1e9, "a.sdf.gz"), (2e9, "b.sdf.gz")):
+        monkeypatch.setattr("gzip.time.time", lambda seconds=seconds: seconds)
+        write_molecules(molecules, tmp_path / name)
+    assert (tmp_path / "a.sdf.gz").read_bytes() == (tmp_path / "b.sdf.gz").read_bytes()
+    write_molecules(molecules, tmp_path / "a.sdf")
+    assert gzip.decompress((tmp_path / "a.sdf.gz").read_bytes()) == (tmp_path / "a.sdf").read_bytes()
+
+
+def test_what_does_not_fit_a_pdb_file_stays_out(molecules, tmp_path):
+    far = Chem.Mol(molecules[0])
+    far.GetConformer().SetPositions(far.GetConformer().GetPositions() + 5000)
+    assert write_molecules([molecules[0], far, impossible(), Chem.MolFromSmiles("C")], tmp_path / "a.pdb") == 2
+    text = (tmp_path / "a.pdb").read_text()
+    assert text.count("MODEL ") == text.count("ENDMDL") == 2
+
+
 @settings(max_examples=25, deadline=None, database=None)
-@given(st.integers(0, 10_000), st.sampled_from([".sdf", ".xyz", ".npz"]))
+@given(st.integers(0, 10_000), st.sampled_from([".sdf", ".sdf.gz", ".xyz", ".pdb", ".npz"]))
 def test_points_survive_every_format(tmp_path_factory, seed, suffix):
     """Atoms without sense, from one atom on, in any order, anywhere in space."""
     rng = np.random.default_rng(seed)
@@ -104,7 +168,22 @@ def test_points_survive_every_format(tmp_path_factory, seed, suffix):
     path = tmp_path_factory.mktemp("points") / f"file{suffix}"
     write_molecules(mols, path)
     arrays, _ = read_molecules(path, fragments="keep", strict=False)
-    assert_same_molecules(arrays, mols, 6e-5, bonds=False)
+    assert_same_molecules(arrays, mols, 6e-4 if suffix == ".pdb" else 6e-5, bonds=False)
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(st.text(max_size=30), st.floats(allow_nan=False, allow_infinity=False))
+def test_any_name_and_number_survive_a_table(tmp_path_factory, name, number):
+    mol = embed_3d(Chem.MolFromSmiles("C"))
+    with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate is no text
+        mol.SetProp("_Name", name.replace("\0", ""))
+    mol.SetProp("number", repr(number))
+    path = tmp_path_factory.mktemp("table") / "a.csv"
+    write_molecules([mol], path)
+    arrays, _ = read_molecules(path)
+    title = clean_name(mol.GetProp("_Name")) if mol.HasProp("_Name") else ""
+    assert arrays.names[0] in (title or "C", f"'{title}", f"'{title}"[:80])
+    assert arrays.properties["number"].tolist() == [number]
 
 
 def test_annotate_measures_valid_molecules(molecules):
@@ -223,7 +302,9 @@ def test_molecules_without_coordinates_go_where_they_fit(molecules, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("new.pdb", "unknown extension '.pdb'; molecules are written as .sdf .xyz .npz .smi .smiles"),
+        ("new.docx", "unknown extension '.docx'; molecules are written as .sdf .mol .xyz .pdb .npz .smi .smiles .csv"),
+        ("new.gz", "unknown extension '.gz'"),
+        ("new.npz.gz", "unknown extension '.npz.gz'"),
         ("new", "unknown extension ''"),
         ("file.txt/new.sdf", "file.txt"),
         ("folder.sdf", "is a directory"),
@@ -241,14 +322,14 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".smi", ".npz"])
+@pytest.mark.parametrize("suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".npz"])
 def test_no_molecules_make_no_file(tmp_path, suffix):
     with pytest.raises(UserError, match="there is no molecule"):
         write_molecules([], tmp_path / f"new{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".sdf", ".xyz", ".smi", ".npz"])
+@pytest.mark.parametrize("suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".npz"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(molecules, tmp_path, suffix, monkeypatch):
     path = tmp_path / f"new{suffix}"
     path.write_text("old")
@@ -258,7 +339,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(molecules, tmp_path, s
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="no space left"):
-        write_molecules(molecules, path)
+        write_molecules(molecules[:1], path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

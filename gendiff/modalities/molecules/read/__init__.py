@@ -1,11 +1,17 @@
-r"""Read molecules from SDF, SMILES lists, XYZ and NPZ files, and say what was read.
+r"""Read molecules from files of many formats, and say what was read.
 
-| extension         | record                                               | brings                               |
-| ----------------- | ---------------------------------------------------- | ------------------------------------ |
-| .sdf .sd .mol     | V2000 or V3000, ended by `$$$$`                      | bonds, charges, numeric fields, name |
-| .smi .smiles .txt | a line: SMILES, then a name; `#` starts a comment    | bonds, charges, name                 |
-| .xyz              | atom count, comment, a line `element x y z` per atom | name (the comment)                   |
-| .npz              | a row of the arrays of `MoleculeArrays.to_arrays`    | whatever is in it                    |
+| extension         | record                                               | brings                                |
+| ----------------- | ---------------------------------------------------- | ------------------------------------- |
+| .sdf .sd .mol     | V2000 or V3000, ended by `$$$$`                      | bonds, charges, numeric fields, name  |
+| .mol2             | `@<TRIPOS>MOLECULE`, atom types as Corina's          | bonds, name                           |
+| .pdb .ent         | a residue that is a ligand, in each model            | bonds, name; :mod:`.pdb` says how     |
+| .csv .tsv         | a row with a column of SMILES                        | bonds, charges, numeric columns, name |
+| .smi .smiles .txt | a line: SMILES, then a name; `#` starts a comment    | bonds, charges, name                  |
+| .xyz              | atom count, comment, a line `element x y z` per atom | name (the comment)                    |
+| .npz              | a row of the arrays of `MoleculeArrays.to_arrays`    | whatever is in it                     |
+
+Text files may be packed by gzip (.sdf.gz). They are read as a stream, some hundred molecules at a time; what is read
+from large ones is kept on disk (:mod:`gendiff.modalities.molecules.store`).
 
 Lengths are in Å. A record without 3-D coordinates (SMILES, a 2-D drawing, all coordinates zero) is embedded: hydrogens
 are added, ETKDGv3 [1] draws a conformer from a seed of its own, MMFF94s [2] (UFF where that has no parameters) relaxes
@@ -27,16 +33,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from gendiff.files import UserError, check_file, sha256
+from gendiff.files import MAX_BYTES, UserError, check_file, ending, sha256
 from gendiff.modalities.molecules.read.archive import read_archive
-from gendiff.modalities.molecules.read.report import Fragments, ReadReport
-from gendiff.modalities.molecules.read.text import Lines, Record, Unusable, one_line, parse_sdf, parse_smiles, parse_xyz
+from gendiff.modalities.molecules.read.mol2 import parse_mol2
+from gendiff.modalities.molecules.read.pdb import parse_pdb
+from gendiff.modalities.molecules.read.report import Fragments, ReadReport, Tally
+from gendiff.modalities.molecules.read.table import parse_table
+from gendiff.modalities.molecules.read.text import (
+    MAX_UNPACKED,
+    Lines,
+    Record,
+    Unusable,
+    one_line,
+    parse_sdf,
+    parse_smiles,
+    parse_xyz,
+)
 from gendiff.modalities.molecules.records import (
     MAX_HEAVY_ATOMS,
     MIN_DISTANCE,
@@ -47,12 +65,17 @@ from gendiff.modalities.molecules.records import (
     find_defects,
     from_mol,
 )
+from gendiff.modalities.molecules.store import keep
 
 __all__ = ["EXTENSIONS", "ReadReport", "embed_3d", "read_molecules"]
 
 SDF, SMILES, XYZ, NPZ = (".sdf", ".sd", ".mol"), (".smi", ".smiles", ".txt"), (".xyz",), (".npz",)
-EXTENSIONS = SDF + SMILES + XYZ + NPZ
+TABLE, MOL2, PDB = (".csv", ".tsv"), (".mol2",), (".pdb", ".ent")
+PACKED = tuple(f"{name}.gz" for name in SDF + SMILES + TABLE + XYZ + MOL2 + PDB)
+EXTENSIONS = SDF + SMILES + TABLE + XYZ + MOL2 + PDB + NPZ + PACKED
 
+LARGE = 64 << 20  # bytes of text from which on molecules are kept on disk and not in memory
+PACKING = 5  # how much smaller gzip makes files of molecules, about
 CHUNK = 256  # records embedded and checked together
 EMBEDDING_SECONDS = 30  # how long ETKDG may think about one molecule
 
@@ -68,6 +91,8 @@ def read_molecules(
     split: Literal["train", "valid"] | None = None,
     max_heavy_atoms: int = MAX_HEAVY_ATOMS,
     seed: int = 0,
+    smiles_column: str | None = None,
+    store: bool | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[MoleculeArrays, ReadReport]:
     """Read the molecules of one or several files.
@@ -84,10 +109,15 @@ def read_molecules(
         split: Read only this part of `.npz` files, which then need an array `split` (0 train, 1 valid).
         max_heavy_atoms: Larger molecules cannot be used.
         seed: Of the embedding.
+        smiles_column: Name of the column of SMILES in tables; by default `smiles` or the like.
+        store: Keep the molecules as arrays on disk, one part at a time, so that memory does not grow with the files and
+            another reading of the same files takes a moment (:mod:`gendiff.modalities.molecules.store`). By default
+            if there are 64 MiB of text or more; archives (`.npz`) are arrays already.
         progress: Called with the fraction done, 0 to 1, now and then.
 
     Returns:
-        The molecules, in the order of the files, and the report.
+        The molecules, in the order of the files, and the report. From a store the molecules are
+        :class:`~gendiff.modalities.molecules.store.StoredMolecules`.
 
     Raises:
         UserError: for a file that cannot be read, an unknown extension, a record that cannot be used
@@ -105,31 +135,41 @@ def read_molecules(
     if not files:
         raise UserError("no file of molecules given; name at least one")
     for path in files:
-        check_file(path)
-        if path.suffix.lower() not in EXTENSIONS:
+        check_file(path, MAX_BYTES if ending(path) in NPZ else MAX_UNPACKED)
+        if ending(path) not in EXTENSIONS:
+            known = " ".join(name for name in EXTENSIONS if not name.endswith(".gz"))
             raise UserError(
-                f"{path}: unknown extension {path.suffix!r}; molecules are read from {' '.join(EXTENSIONS)}"
+                f"{path}: unknown extension {ending(path)!r}; molecules are read from {known}, and text packed as .gz"
             )
     size = sum(path.stat().st_size for path in files)
-    reader = _Reader(
-        on_error,
-        embed,
-        add_hydrogens,
-        fragments,
-        strict,
-        split,
-        max_heavy_atoms,
-        seed,
-        progress,
-        size,
-        ReadReport(fragments),
+    if store is None:
+        text = [path for path in files if ending(path) not in NPZ]
+        store = sum(path.stat().st_size * (PACKING if ending(path) in PACKED else 1) for path in text) >= LARGE
+    options: dict[str, Any] = {
+        "on_error": on_error,
+        "embed": embed,
+        "add_hydrogens": add_hydrogens,
+        "fragments": fragments,
+        "strict": strict,
+        "split": split,
+        "max_heavy_atoms": max_heavy_atoms,
+        "seed": seed,
+        "smiles_column": smiles_column,
+    }
+    reader = _Reader(**options, progress=progress, total_bytes=size, report=ReadReport(fragments))
+    if not store:
+        arrays = MoleculeArrays.concatenate([part for path in files for part in reader.read(path)])
+        reader.finish()
+        return arrays, reader.report
+    hashes = {f"{place} {path.name}": sha256(path) for place, path in enumerate(files)}
+    stored, facts, line = keep(
+        hashes, options, lambda: (part for path in files for part in reader.read(path)), reader.finish
     )
-    arrays, report = MoleculeArrays.concatenate([reader.read(path) for path in files]), reader.report
-    if not len(arrays):
-        where, why = str(files[0]) if len(files) == 1 else f"{len(files)} files", report.reasons()
-        raise UserError(f"{where}: no usable molecule in {report.records:,} records" + (f": {why}" if why else ""))
-    report.summarise(arrays)
-    return arrays, report
+    report = ReadReport.from_json(facts)
+    report.store = line
+    for file, path in zip(report.files, files, strict=True):
+        file["path"] = str(path)
+    return stored, report
 
 
 def embed_3d(mol: Chem.Mol, seed: int = 0) -> Chem.Mol:
@@ -189,26 +229,52 @@ class _Reader:
     progress: Callable[[float], None] | None
     total_bytes: int
     report: ReadReport
+    smiles_column: str | None = None
     done_bytes: int = 0
     fields: set[str] = field(default_factory=set)  # names of numeric data fields met so far
+    tally: Tally = field(default_factory=Tally)
 
-    def read(self, path: Path) -> MoleculeArrays:
-        """The usable molecules of one file."""
-        before, suffix, size = self.report.records, path.suffix.lower(), path.stat().st_size
-        if suffix in NPZ:
-            arrays = read_archive(path, self)
-            self._advance(size)
-        else:
-            lines = Lines(path, self._advance)
-            if suffix in SDF:
-                records = parse_sdf(lines, self.strict, self.fields)
-            else:
-                records = parse_smiles(lines) if suffix in SMILES else parse_xyz(lines)
-            arrays = self._gather(path, records)
+    def read(self, path: Path) -> Iterator[MoleculeArrays]:
+        """The usable molecules of one file, some at a time."""
+        before, size, kept = self.report.records, path.stat().st_size, 0
+        for part in self._parts(path, ending(path).removesuffix(".gz")):
+            self.tally.add(part)
+            kept += len(part)
+            yield part
         count = self.report.records - before
-        facts = {"path": str(path), "bytes": size, "sha256": sha256(path), "records": count, "kept": len(arrays)}
+        facts = {"path": str(path), "bytes": size, "sha256": sha256(path), "records": count, "kept": kept}
         self.report.files.append(facts)
-        return arrays
+
+    def finish(self) -> dict[str, Any]:
+        """Complete the report, and return it as JSON.
+
+        Raises:
+            UserError: if no molecule was kept.
+        """
+        report, files = self.report, self.report.files
+        if not sum(file["kept"] for file in files):
+            where, why = files[0]["path"] if len(files) == 1 else f"{len(files)} files", report.reasons()
+            raise UserError(f"{where}: no usable molecule in {report.records:,} records" + (f": {why}" if why else ""))
+        self.tally.finish(report)
+        return report.to_json()
+
+    def _parts(self, path: Path, kind: str) -> Iterator[MoleculeArrays]:
+        if kind in NPZ:
+            yield read_archive(path, self)
+            self._advance(path.stat().st_size)
+            return
+        lines = Lines(path, self._advance)
+        if kind in SDF:
+            records = parse_sdf(lines, self.strict, self.fields)
+        elif kind in TABLE:
+            records = parse_table(lines, self.smiles_column, self.fields)
+        elif kind in MOL2:
+            records = parse_mol2(lines, self.strict)
+        elif kind in PDB:
+            records = parse_pdb(path, self._advance, self.strict, self.report)
+        else:
+            records = parse_smiles(lines) if kind in SMILES else parse_xyz(lines)
+        yield from self._gather(path, records)
 
     def refuse(self, path: Path, number: int, name: str, reason: str) -> None:
         """Stop at, or count, a record that cannot be used; `reason` is "kind: detail"."""
@@ -237,7 +303,7 @@ class _Reader:
         if self.progress:
             self.progress(min(1.0, self.done_bytes / self.total_bytes))
 
-    def _gather(self, path: Path, records: Iterator[Record]) -> MoleculeArrays:
+    def _gather(self, path: Path, records: Iterator[Record]) -> Iterator[MoleculeArrays]:
         """Complete, check and collect records, a chunk at a time."""
 
         def parsed() -> Iterator[Record]:
@@ -248,7 +314,6 @@ class _Reader:
                 else:
                     yield record
 
-        parts: list[MoleculeArrays] = []
         stream = parsed()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # RDKit embeds and relaxes without Python's lock
             while chunk := list(islice(stream, CHUNK)):
@@ -256,7 +321,9 @@ class _Reader:
                     list((pool.map if any(record.flat for record in chunk) else map)(self._complete, chunk))
                     for record in chunk:
                         if record.mol is not None and not record.reason:
-                            smiles = canonical_smiles(record.mol, sanitised="rejected" not in record.notes)
+                            smiles = ""
+                            if "orders_unknown" not in record.notes:
+                                smiles = canonical_smiles(record.mol, sanitised="rejected" not in record.notes)
                             molecule = from_mol(record.mol, smiles, record.name)
                             record.molecule = molecule._replace(properties=record.properties)
                 defects = iter(self.defects([record.molecule for record in chunk if record.molecule]))
@@ -267,8 +334,7 @@ class _Reader:
                     for note in () if record.reason else record.notes:
                         setattr(self.report, note, getattr(self.report, note) + 1)
                 good = [record.molecule for record in chunk if record.molecule and not record.reason]
-                parts.append(MoleculeArrays.from_molecules(good))
-        return MoleculeArrays.concatenate(parts)
+                yield MoleculeArrays.from_molecules(good)
 
     def _complete(self, record: Record) -> None:
         """Cut and embed the RDKit molecule of a record, or note why that is impossible."""

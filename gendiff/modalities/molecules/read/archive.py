@@ -171,7 +171,7 @@ def _cut(path: Path, arrays: MoleculeArrays, rows: NDArray[np.int64], reader: Re
     if not several.any():
         return arrays
     if reader.fragments == "refuse":
-        for row in np.flatnonzero(several):
+        for row in np.flatnonzero(several).tolist():
             reader.refuse(path, int(rows[row]) + 1, arrays.names[row], "several fragments")
         return arrays.select(~several)
     reader.report.fragments += int(several.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,11 @@ class ReadReport:
         elements: Atoms by element symbol.
         heavy_atoms: Smallest, median and largest number of atoms other than hydrogen.
         atoms: The same of all atoms.
+        ligands: Residues taken from PDB files, by name.
+        aside: What lay beside them and was not taken: water, ions, atoms in a second location.
+        orders_read: Ligands whose bond orders were read off their bond lengths.
+        orders_unknown: Ligands whose bonds are kept as single ones, as no orders make sense.
+        store: Whether the molecules are in the cache, or came from there; "" if neither.
     """
 
     policy: Fragments = "largest"
@@ -56,18 +62,11 @@ class ReadReport:
     elements: Counter[str] = field(default_factory=Counter)
     heavy_atoms: tuple[int, float, int] = (0, 0, 0)
     atoms: tuple[int, float, int] = (0, 0, 0)
-
-    def summarise(self, arrays: MoleculeArrays) -> None:
-        """Fill in what follows from the molecules themselves."""
-        symbol, counts = Chem.GetPeriodicTable().GetElementSymbol, np.bincount(arrays.atomic_numbers)
-        self.kept = len(arrays)
-        self.elements = Counter({symbol(number): int(counts[number]) for number in arrays.elements})
-        self.heavy_atoms, self.atoms = _range(arrays.num_heavy), _range(arrays.num_atoms)
-        self.charged = int((arrays.total_charge != 0).sum())
-        charged_atom = np.unique(arrays.molecule_of_atom[arrays.charges != 0])
-        self.zwitterions = int((arrays.total_charge[charged_atom] == 0).sum())
-        known = [smiles for smiles in arrays.smiles or [] if smiles]
-        self.duplicates = len(known) - len(set(known)) if known else None
+    ligands: Counter[str] = field(default_factory=Counter)
+    aside: Counter[str] = field(default_factory=Counter)
+    orders_read: int = 0
+    orders_unknown: int = 0
+    store: str = ""
 
     def lines(self) -> list[str]:
         """A line of numbers and, if need be, lines on what was made up or left out."""
@@ -88,11 +87,24 @@ class ReadReport:
             lines.append(f"made 3-D coordinates for {_many(self.embedded, 'molecule')} without any (ETKDGv3, MMFF94s)")
         if self.without_hydrogens:
             lines.append(f"{_many(self.without_hydrogens, 'molecule')} without (all) hydrogens")
+        if self.ligands:
+            aside = ", ".join(_many(count, kind) for kind, count in self.aside.most_common() if count)
+            names = ", ".join(f"{count:,} {name}" for name, count in self.ligands.most_common(8))
+            rest = self.ligands.total() - sum(count for _, count in self.ligands.most_common(8))
+            lines.append(
+                f"residues of PDB files: {names}"
+                + (f" and {rest:,} others" if rest else "")
+                + (f"; not taken: {aside}" if aside else "")
+            )
+        if self.orders_read:
+            lines.append(f"read the bond orders of {_many(self.orders_read, 'ligand')} off the bond lengths")
+        if self.orders_unknown:
+            lines.append(f"{_many(self.orders_unknown, 'ligand')} with unknown bond orders, kept as single bonds")
         if self.rejected:
             lines.append(f"{_many(self.rejected, 'molecule')} kept though RDKit rejects the chemistry")
         if self.skipped:
             lines.append(f"left out {self.skipped.total():,} of {_many(self.records, 'record')}: {self.reasons()}")
-        return lines
+        return lines + [self.store] * bool(self.store)
 
     def reasons(self) -> str:
         """Why records were left out, the five most frequent reasons first; "" if none was."""
@@ -107,12 +119,56 @@ class ReadReport:
             "elements": dict(self.elements.most_common()),
             "heavy_atoms": list(self.heavy_atoms),
             "atoms": list(self.atoms),
+            "ligands": dict(self.ligands.most_common()),
+            "aside": dict(self.aside.most_common()),
         }
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> ReadReport:
+        """The report whose :meth:`to_json` this is."""
+        counters = ("skipped", "elements", "ligands", "aside")
+        tuples = ("heavy_atoms", "atoms")
+        return cls(
+            **facts | {name: Counter(facts[name]) for name in counters} | {name: tuple(facts[name]) for name in tuples}
+        )
+
+
+class Tally:
+    """What follows from the molecules themselves, counted a part at a time. SMILES are remembered as 64-bit hashes."""
+
+    def __init__(self) -> None:
+        self.elements = np.zeros(119, np.int64)
+        self.heavy: Counter[int] = Counter()
+        self.atoms: Counter[int] = Counter()
+        self.charged = self.zwitterions = 0
+        self.hashes: list[NDArray[np.uint64]] = []
+
+    def add(self, arrays: MoleculeArrays) -> None:
+        """Count some more molecules."""
+        self.elements += np.bincount(arrays.atomic_numbers, minlength=119)
+        self.heavy.update(arrays.num_heavy.tolist())
+        self.atoms.update(arrays.num_atoms.tolist())
+        self.charged += int((arrays.total_charge != 0).sum())
+        charged_atom = np.unique(arrays.molecule_of_atom[arrays.charges != 0])
+        self.zwitterions += int((arrays.total_charge[charged_atom] == 0).sum())
+        known = [blake2b(smiles.encode(), digest_size=8).digest() for smiles in arrays.smiles or [] if smiles]
+        self.hashes.append(np.frombuffer(b"".join(known), np.uint64))
+
+    def finish(self, report: ReadReport) -> None:
+        """Write the sums into a report."""
+        symbol = Chem.GetPeriodicTable().GetElementSymbol
+        report.kept = self.atoms.total()
+        report.elements = Counter({symbol(int(n)): int(self.elements[n]) for n in np.flatnonzero(self.elements)})
+        report.heavy_atoms, report.atoms = _range(self.heavy), _range(self.atoms)
+        report.charged, report.zwitterions = self.charged, self.zwitterions
+        known = np.concatenate(self.hashes)
+        report.duplicates = len(known) - len(np.unique(known)) if len(known) else None
 
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def _range(x: NDArray[np.int64]) -> tuple[int, float, int]:
-    return int(x.min()), float(np.median(x)), int(x.max())
+def _range(counts: Counter[int]) -> tuple[int, float, int]:
+    values = np.repeat(*map(np.array, zip(*sorted(counts.items()), strict=True)))
+    return int(values[0]), float(np.median(values)), int(values[-1])

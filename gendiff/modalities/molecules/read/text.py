@@ -6,7 +6,9 @@ once more to say why, because RDKit itself tells only its log.
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,14 +22,16 @@ from gendiff.files import UserError
 from gendiff.modalities.molecules.records import Molecule, clean_name, to_float32
 
 MAX_LINE = 1 << 20  # bytes in a line
+MAX_UNPACKED = 64 << 30  # bytes in a text file, unpacked; it is never in memory as a whole
 MAX_RECORD = 1 << 22  # characters in a record of an SDF
 MAX_SMILES = 4_000  # characters in a SMILES
 MAX_FIELDS = 256  # numeric data fields taken from SDF files
 
-_NUMBERS = {Chem.GetPeriodicTable().GetElementSymbol(number): number for number in range(1, 119)} | {"D": 1, "T": 1}
-_NUMBERS |= {str(number): number for number in range(1, 119)}
+NUMBERS = {Chem.GetPeriodicTable().GetElementSymbol(number): number for number in range(1, 119)} | {"D": 1, "T": 1}
+NUMBERS |= {str(number): number for number in range(1, 119)}
 _QUERIES = {"A", "Q", "*", "L", "LP", "R", "R#", "X", "M", "AH", "QH", "XH", "MH", "Du"}
-_HEADERS = {"smiles", "smi", "canonical_smiles", "canonicalsmiles", "isomeric_smiles"}
+HEADERS = ("smiles", "canonical_smiles", "canonicalsmiles", "isomeric_smiles", "isomericsmiles", "smi")
+"""What a column of SMILES is called, the likeliest first."""
 
 
 class Unusable(ValueError):
@@ -49,30 +53,47 @@ class Record:
 
 
 class Lines:
-    """The lines of a text file without white space at their ends; tells `advance` how many bytes went by."""
+    """The lines of a text file, packed by gzip or not, without white space at their ends.
 
-    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+    `advance` is told how many bytes of the file went by.
+    """
+
+    def __init__(self, path: Path, advance: Callable[[int], None] = lambda count: None) -> None:
         self.path, self.advance = path, advance
 
     def __iter__(self) -> Iterator[str]:
-        passed = 0
+        passed, size = 0, 0
+        packed = self.path.suffix.lower() == ".gz"
         try:
-            with open(self.path, "rb") as file:
-                head = file.read(4096)
-                if b"\0" in head:
-                    raise UserError(f"{self.path}: is not a text file")
-                file.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
-                while line := file.readline(MAX_LINE):
-                    if len(line) == MAX_LINE:
-                        raise UserError(f"{self.path}: a line has over {MAX_LINE:,} bytes; is it a file of molecules?")
-                    passed += len(line)
-                    if passed > 1 << 18:
-                        self.advance(passed)
-                        passed = 0
+            with open(self.path, "rb") as raw, gzip.open(raw) if packed else raw as file:
+                for line in self._lines(file):
+                    size += len(line)
+                    if size > MAX_UNPACKED:
+                        raise UserError(f"{self.path}: unpacks to more than the limit of {MAX_UNPACKED:,} bytes")
+                    if (count := raw.tell() if packed else size) > passed + (1 << 18):
+                        self.advance(count - passed)
+                        passed = count
                     yield line.decode("utf-8", "replace").rstrip()
+                self.advance(raw.tell() - passed)
+        except gzip.BadGzipFile as error:
+            reason = "is damaged" if size else "is not packed by gzip"
+            raise UserError(f"{self.path}: {reason} ({one_line(error).lower()})") from None
+        except (EOFError, zlib.error) as error:
+            reason = "ends too early" if isinstance(error, EOFError) else "is damaged"
+            raise UserError(f"{self.path}: the gzip file {reason}; copy or download it again") from None
         except OSError as error:
             raise UserError(f"{self.path}: {(error.strerror or str(error)).lower()}") from None
-        self.advance(passed)
+
+    def _lines(self, file: Any) -> Iterator[bytes]:
+        head = file.peek(4096)[:4096]
+        if b"\0" in head:
+            raise UserError(f"{self.path}: is not a text file")
+        if head.startswith(b"\xef\xbb\xbf"):
+            file.read(3)
+        while line := file.readline(MAX_LINE):
+            if len(line) == MAX_LINE:
+                raise UserError(f"{self.path}: a line has over {MAX_LINE:,} bytes; is it a file of molecules?")
+            yield line
 
 
 def parse_sdf(lines: Lines, strict: bool, fields: set[str]) -> Iterator[Record]:
@@ -90,7 +111,7 @@ def parse_sdf(lines: Lines, strict: bool, fields: set[str]) -> Iterator[Record]:
             number, size, block = number + 1, 0, []
             continue
         block.append(line)
-        size += len(line)
+        size += len(line) + 1
         if size > MAX_RECORD:
             raise UserError(f"{lines.path}, record {number:,}: has over {MAX_RECORD:,} characters; is it an SDF?")
     if any(line.strip() for line in block):
@@ -135,7 +156,7 @@ def _numeric_fields(lines: list[str], fields: set[str]) -> dict[str, float]:
     values = {}
     for header, value, rest in zip(lines, lines[1:], [*lines[2:], ""], strict=False):
         if header.startswith(">") and not rest.strip() and (match := re.search(r"<([^>]+)>", header)):
-            number, name = _float(value), clean_name(match[1])
+            number, name = to_float(value), clean_name(match[1])
             if number is not None and np.isfinite(number) and (name in fields or len(fields) < MAX_FIELDS):
                 fields.add(name)
                 values[name] = number
@@ -157,20 +178,20 @@ def _explain_mol_block(lines: list[str]) -> str:
             return f"truncated record: {len(lines) - 4} lines for {atoms} atoms and {bonds} bonds"
         rows = [[line[31:34].strip(), line[:10], line[10:20], line[20:30]] for line in lines[4 : 4 + atoms]]
     for number, (symbol, *coordinates) in enumerate(rows, 1):
-        values = [_float(word) for word in coordinates]
+        values = [to_float(word) for word in coordinates]
         if None in values:
             return f"unreadable atom line: atom {number}"
         if not np.isfinite(np.array(values, float)).all():
             return f"NaN or infinite coordinate: atom {number}"
         if symbol in _QUERIES or symbol.startswith("["):
             return f"dummy or query atom: {symbol} (atom {number})"
-        if symbol not in _NUMBERS:
+        if symbol not in NUMBERS:
             return f"unknown element: {symbol} (atom {number})"
     if "M  END" not in lines:
         return "truncated record: no M  END line"
     with rdBase.BlockLogs():
         mol = Chem.MolFromMolBlock("\n".join(lines) + "\n", removeHs=False, sanitize=False)
-    return _explain_chemistry(mol) or "unreadable mol block"
+    return explain_chemistry(mol) or "unreadable mol block"
 
 
 def parse_smiles(lines: Lines) -> Iterator[Record]:
@@ -178,17 +199,22 @@ def parse_smiles(lines: Lines) -> Iterator[Record]:
     number = 0
     for line in lines:
         text, _, name = line.strip().replace("\t", " ").partition(" ")
-        if not text or text.startswith("#") or (number == 0 and text.lower() in _HEADERS):
+        if not text or text.startswith("#") or (number == 0 and text.lower() in HEADERS):
             continue
         number += 1
-        record = Record(number, clean_name(name) or clean_name(text), flat=True)
-        if len(text) > MAX_SMILES:
-            record.reason = f"too many atoms: a SMILES of {len(text):,} characters; limit {MAX_SMILES:,}"
-        else:
-            with rdBase.BlockLogs():
-                record.mol = Chem.MolFromSmiles(text)
-            record.reason = _explain_smiles(text) if record.mol is None else ""
-        yield record
+        yield smiles_record(number, text, name)
+
+
+def smiles_record(number: int, text: str, name: str) -> Record:
+    """The record of a SMILES; its name, if it has none, is the SMILES."""
+    record = Record(number, clean_name(name) or clean_name(text), flat=True)
+    if len(text) > MAX_SMILES:
+        record.reason = f"too many atoms: a SMILES of {len(text):,} characters; limit {MAX_SMILES:,}"
+    else:
+        with rdBase.BlockLogs():
+            record.mol = Chem.MolFromSmiles(text)
+        record.reason = _explain_smiles(text) if record.mol is None else ""
+    return record
 
 
 def _explain_smiles(text: str) -> str:
@@ -196,7 +222,7 @@ def _explain_smiles(text: str) -> str:
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(text, sanitize=False)
     if mol is not None:
-        return _explain_chemistry(mol) or "chemistry RDKit rejects"
+        return explain_chemistry(mol) or "chemistry RDKit rejects"
     place = None
     if text.isascii() and hasattr(rdBase, "CaptureErrorLog"):  # new in RDKit 2026
         with rdBase.CaptureErrorLog() as log:
@@ -205,7 +231,8 @@ def _explain_smiles(text: str) -> str:
     return f"unreadable SMILES: {text[:60]}" + (f", near character {place[1]}" if place else "")
 
 
-def _explain_chemistry(mol: Chem.Mol | None) -> str:
+def explain_chemistry(mol: Chem.Mol | None) -> str:
+    """What RDKit finds wrong with an unsanitised molecule, "" if nothing."""
     with rdBase.BlockLogs():
         problems = Chem.DetectChemistryProblems(mol) if mol is not None else ()
     return f"chemistry RDKit rejects: {one_line(problems[0].Message())}" if problems else ""
@@ -243,7 +270,7 @@ def parse_xyz(lines: Lines) -> Iterator[Record]:
 def _xyz_molecule(rows: list[list[str]], count: int, name: str) -> Molecule:
     if len(rows) < count:
         raise Unusable(f"truncated record: {len(rows):,} of {count:,} atoms")
-    numbers = [_NUMBERS.get(row[0]) or _NUMBERS.get(row[0].capitalize(), 0) for row in rows]
+    numbers = [NUMBERS.get(row[0]) or NUMBERS.get(row[0].capitalize(), 0) for row in rows]
     if 0 in numbers:
         atom = numbers.index(0)
         raise Unusable(f"unknown element: {rows[atom][0][:20]} (atom {atom + 1})")
@@ -268,7 +295,8 @@ def _count(line: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _float(text: str) -> float | None:
+def to_float(text: str) -> float | None:
+    """The number that a text is, or None."""
     try:
         return float(text)
     except ValueError:

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,11 +35,9 @@ from gendiff.modalities.molecules.records.molecule import (
     to_mol,
 )
 
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
-
 __all__ = [
     "BOND_TYPES",
+    "CHUNK",
     "MAX_COORDINATE",
     "MAX_HEAVY_ATOMS",
     "MIN_DISTANCE",
@@ -55,6 +53,10 @@ __all__ = [
     "to_float32",
     "to_mol",
 ]
+
+
+CHUNK = 4096
+"""Molecules that are looked at together where not all of them need to be in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,8 @@ class MoleculeArrays:
     atomic_numbers: NDArray[np.uint8]
     positions: NDArray[np.float32]
     charges: NDArray[np.int8] = None  # type: ignore[assignment]
-    smiles: list[str] | None = None
-    names: list[str] = None  # type: ignore[assignment]
+    smiles: Sequence[str] | None = None
+    names: Sequence[str] = None  # type: ignore[assignment]
     properties: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     num_bonds: NDArray[np.int64] = None  # type: ignore[assignment]
     bonds: NDArray[np.int32] = None  # type: ignore[assignment]
@@ -94,7 +96,7 @@ class MoleculeArrays:
         numbers = np.asarray(self.atomic_numbers)
         values: dict[str, Any] = {
             "num_atoms": num_atoms,
-            "atomic_numbers": numbers.astype(np.uint8),
+            "atomic_numbers": numbers.astype(np.uint8, copy=False),
             "positions": np.asarray(self.positions, np.float32),
             "charges": np.zeros(atoms, np.int8) if self.charges is None else np.asarray(self.charges, np.int8),
             "smiles": None if self.smiles is None else list(self.smiles),
@@ -206,19 +208,23 @@ class MoleculeArrays:
 
     def select(self, index: ArrayLike | slice) -> MoleculeArrays:
         """Molecules at `index`: integers (in this order, repeats allowed), booleans (M,), or a slice."""
-        rows = np.arange(len(self))[index if isinstance(index, slice) else _as_index(index)]
+        rows = _rows(index, len(self))
         atoms, bonds = _ranges(self.offsets, rows), _ranges(self.bond_offsets, rows)
         return MoleculeArrays(
             self.num_atoms[rows],
             self.atomic_numbers[atoms],
             self.positions[atoms],
             self.charges[atoms],
-            None if self.smiles is None else [self.smiles[row] for row in rows],
-            [self.names[row] for row in rows],
+            None if self.smiles is None else [self.smiles[row] for row in rows.tolist()],
+            [self.names[row] for row in rows.tolist()],
             {name: value[rows] for name, value in self.properties.items()},
             self.num_bonds[rows],
             self.bonds[bonds],
         )
+
+    def chunks(self, size: int = CHUNK) -> Iterator[MoleculeArrays]:
+        """The molecules, in memory, in parts of at most `size`."""
+        return (self.select(slice(start, start + size)) for start in range(0, len(self), size))
 
     def select_atoms(self, keep: NDArray[np.bool_]) -> MoleculeArrays:
         """Atoms where `keep` (ΣN,) is true and the bonds between them. Molecules that lose all atoms are left out."""
@@ -233,8 +239,8 @@ class MoleculeArrays:
             self.atomic_numbers[keep],
             self.positions[keep],
             self.charges[keep],
-            None if self.smiles is None else [self.smiles[row] for row in rows],
-            [self.names[row] for row in rows],
+            None if self.smiles is None else [self.smiles[row] for row in rows.tolist()],
+            [self.names[row] for row in rows.tolist()],
             {name: value[rows] for name, value in self.properties.items()},
             np.bincount(owner, minlength=len(self))[rows],
             np.column_stack([ends, self.bonds[inside, 2]]),
@@ -300,63 +306,6 @@ class MoleculeArrays:
         with rdBase.BlockLogs():
             return [to_mol(molecule) for molecule in self]
 
-    def to_data(self) -> list[Data]:
-        """Graphs of PyTorch Geometric.
-
-        Each has `z` (n,), `pos` (n, 3) in Å, `charge` (n,), `smiles`, `name`; with properties also `y` (1, P) in their
-        order; with bonds also `edge_index` (2, 2b), both directions, and the bond order as `edge_attr` (2b,).
-        """
-        import torch
-        from torch_geometric.data import Data
-
-        graphs = []
-        for molecule in self:
-            graph = Data(
-                z=torch.from_numpy(molecule.atomic_numbers.astype(np.int64)),
-                pos=torch.from_numpy(molecule.positions.copy()),
-                charge=torch.from_numpy(molecule.charges.astype(np.int64)),
-                smiles=molecule.smiles,
-                name=molecule.name,
-            )
-            if self.properties:
-                graph.y = torch.tensor([list(molecule.properties.values())], dtype=torch.float64)
-            if len(self.bonds):
-                ends = torch.from_numpy(molecule.bonds[:, :2].T.astype(np.int64))
-                order = torch.from_numpy(molecule.bonds[:, 2] / np.float32(2))
-                graph.edge_index, graph.edge_attr = torch.cat([ends, ends.flip(0)], 1), torch.cat([order, order])
-            graphs.append(graph)
-        return graphs
-
-    @classmethod
-    def from_data(cls, graphs: Sequence[Data], property_names: Sequence[str] = ()) -> MoleculeArrays:
-        """Gather PyTorch Geometric graphs that have `z` and `pos`; the other fields of :meth:`to_data` are optional.
-
-        Arguments:
-            graphs: The molecules. An `edge_attr` that is not one number per edge is taken as no bonds.
-            property_names: Names for the columns of `y`; without them `y` is ignored.
-        """
-        molecules = []
-        for graph in graphs:
-            numbers, bonds, values = graph.z.cpu().numpy(), np.zeros((0, 3), np.int32), []
-            edges, orders, charges, y = (graph.get(key) for key in ("edge_index", "edge_attr", "charge", "y"))
-            if edges is not None and orders is not None and orders.dim() == 1:
-                table = np.column_stack([edges.T.cpu().numpy(), np.rint(2 * orders.cpu().numpy())]).astype(np.int32)
-                bonds = table[table[:, 0] < table[:, 1]]
-            if y is not None and property_names:
-                values = y.reshape(-1).tolist()
-            molecules.append(
-                Molecule(
-                    numbers.astype(np.uint8),
-                    graph.pos.cpu().numpy().astype(np.float32),
-                    np.zeros(len(numbers), np.int8) if charges is None else charges.cpu().numpy().astype(np.int8),
-                    bonds,
-                    str(graph.get("smiles") or ""),
-                    str(graph.get("name") or ""),
-                    dict(zip(property_names, values, strict=True)) if values else {},
-                )
-            )
-        return cls.from_molecules(molecules)
-
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of the `.npz` layout.
 
@@ -413,9 +362,17 @@ def _join(kind: type, shape: tuple[int, ...], arrays: Sequence[NDArray[Any]]) ->
     return np.concatenate([np.zeros((0, *shape), kind), *arrays])
 
 
-def _as_index(index: ArrayLike) -> NDArray[Any]:
+def _rows(index: ArrayLike | slice, size: int) -> NDArray[np.int64]:
+    """The rows that an index means, at a cost that depends on their number alone, unless it is one of booleans."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(size))
     array = np.atleast_1d(np.asarray(index))
-    return array.astype(np.int64) if array.size == 0 else array
+    if array.dtype == bool:
+        return np.arange(size)[array]
+    rows = np.where(array < 0, array + size, array).astype(np.int64)
+    if ((rows < 0) | (rows >= size)).any():
+        raise IndexError(f"there are {size:,} molecules, and no molecule {array[(rows < 0) | (rows >= size)][0]}")
+    return rows
 
 
 def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -430,5 +387,5 @@ def _narrow(x: NDArray[Any]) -> NDArray[Any]:
     return x.astype(np.min_scalar_type(int(x.max(initial=0))))
 
 
-def _as_bytes(texts: list[str]) -> NDArray[np.bytes_]:
+def _as_bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array([text.encode("utf-8") for text in texts], np.bytes_)

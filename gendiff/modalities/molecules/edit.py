@@ -1,0 +1,288 @@
+"""Fragments: what stays of a molecule when the rest grows, and how two molecules answer to one another.
+
+Atoms that stay come first in every molecule that is made, in the order of the input, and stand where they stood. With
+implicit hydrogens the input's own are left out before, and RDKit adds new ones after, so every free valence is a place
+where something may grow. Models of all atoms keep the hydrogens that they are given: leave out those that are to go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rdkit import Chem
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csgraph
+from scipy.spatial import distance
+from scipy.spatial.transform import Rotation
+
+from gendiff.files import UserError
+from gendiff.modalities.molecules.bonds import infer_bonds
+from gendiff.modalities.molecules.encode import to_ragged
+from gendiff.modalities.molecules.read import ReadReport, read_molecules
+from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
+from gendiff.modality import Part
+from gendiff.ops import State
+
+if TYPE_CHECKING:
+    from gendiff.modalities.molecules.modality import Molecules
+
+REACH = 1.27
+"""Å that a stretched chain gains with each bond: 1.54 Å at a tetrahedral angle."""
+FOREIGN = 1.0
+"""Å² that it costs to match atoms of unlike elements."""
+
+
+def read_parts(paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, ReadReport]:
+    """Read the molecules of an edit, all fragments of a record together.
+
+    Raises:
+        UserError: for a record that cannot be used, or coordinates that "grow" and "link" need and that are missing.
+    """
+    try:
+        records, report = read_molecules(paths, fragments="keep")
+    except UserError as error:  # here every record counts
+        raise UserError(str(error).removesuffix("; leave such records out with --on-error skip")) from None
+    if task in ("grow", "link") and report.embedded:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: has no 3-D coordinates, so nothing says where its atoms stay; give a file"
+            " with coordinates"
+        )
+    return records, report
+
+
+def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:
+    """Return the fragments that an edit starts from; see :meth:`gendiff.modality.Modality.parts`.
+
+    Arguments:
+        adapter: The adapter of the model.
+        records: Molecules as they were read, or RDKit molecules with conformers.
+        task: "grow", "link", "vary" or "interpolate".
+        keep: Numbers of the atoms that stay, from 1, as in the file; those of several records count on. All if None.
+
+    Raises:
+        UserError: if the number of molecules, of pieces or of atoms does not fit, or an atom is unknown to the model.
+    """
+    if keep is not None and not len(keep):
+        raise UserError("--keep names no atom; name those that stay, or leave it out to keep all")
+    arrays = records if isinstance(records, MoleculeArrays) else MoleculeArrays.from_mols(records)
+    wanted = {"grow": 1, "vary": 1, "interpolate": 2}.get(task)
+    if wanted and len(arrays) != wanted:
+        hint = "; fragments of one scaffold belong in one record" if task == "grow" else ""
+        raise UserError(f"{task} takes {_count(wanted, 'molecule')}, got {len(arrays):,}{hint}")
+    if task == "interpolate":
+        return [Fragment.take(adapter, arrays.select([row]), ()) for row in (0, 1)]
+    if task == "vary":
+        return [Fragment.take(adapter, arrays, ())]
+    fragment = Fragment.take(adapter, arrays, range(1, arrays.atomic_numbers.size + 1) if keep is None else keep)
+    kept, least = len(fragment), 1
+    if task == "link":
+        least = fragment.gap()
+        fragment = replace(fragment, sizes=(kept + least, kept + 2 * least + 1))
+    else:
+        fragment = replace(fragment, sizes=(kept + 1, None))
+    largest = max(adapter.sizes)
+    if kept + least > largest:
+        kind = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms"
+        raise UserError(
+            f"{kept} {kind} stay and at least {least} must be added, but the model knows molecules of at most {largest}"
+            f" {kind}; keep fewer, or train on larger molecules"
+        )
+    return [fragment]
+
+
+@dataclass(frozen=True)
+class Fragment(Part):
+    """Atoms of one input that an edit starts from; all stay, or none if `kept` is empty.
+
+    Arguments:
+        atoms: The modelled atoms as one record, in Å where the input stands.
+        state: The same as fields, around their centroid.
+        scale: Å per unit of position.
+        kept: Their numbers in the input, from 1.
+        centre: Their centroid in Å, (3,).
+        sizes: Bounds of the number of modelled atoms of what comes of it.
+    """
+
+    atoms: MoleculeArrays
+    state: State
+    scale: float
+    kept: tuple[int, ...]
+    centre: NDArray[np.float64]
+    sizes: tuple[int | None, int | None] = (None, None)
+
+    @classmethod
+    def take(cls, adapter: Molecules, arrays: MoleculeArrays, keep: Sequence[int]) -> Fragment:
+        """Return the atoms of some molecules with numbers `keep`, or all of them if there are none."""
+        total = arrays.atomic_numbers.size
+        wrong = [number for number in keep if not 1 <= number <= total]
+        if wrong:
+            raise UserError(f"--keep names atom {wrong[0]}, and the input has atoms 1 to {total}")
+        stay = np.ones(total, bool)
+        if keep:
+            stay[:] = False
+            stay[np.asarray(keep) - 1] = True
+        if adapter.hydrogens == "implicit":
+            stay &= arrays.atomic_numbers > 1
+        if not stay.any():
+            raise UserError("no heavy atom is kept, and this model knows no others")
+        atoms = _as_one(arrays.select_atoms(stay))
+        ragged = to_ragged(atoms, adapter.elements, adapter.charges, adapter.position_scale)
+        centre = atoms.positions.mean(0, dtype=np.float64)
+        numbers = (np.flatnonzero(stay) + 1).tolist() if keep else ()
+        return cls(atoms, ragged.fields, adapter.position_scale, tuple(numbers), centre)
+
+    def pairs(self) -> NDArray[np.int64]:
+        """Bonded pairs of atoms, (b, 2): those of the file or, where it has none, those read off the coordinates."""
+        if self.atoms.num_bonds.any():
+            return self.atoms.bonds[:, :2].astype(np.int64)
+        hydrogens = "explicit" if (self.atoms.atomic_numbers == 1).any() else "implicit"
+        mol, _ = infer_bonds(self.atoms.atomic_numbers, self.atoms.positions, self.atoms.charges, "lookup", hydrogens)  # type: ignore[arg-type]
+        ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], np.int64).reshape(-1, 2)
+        return ends[(ends < len(self)).all(1)]
+
+    def gap(self) -> int:
+        """Return how many atoms it takes to join the pieces: a stretched chain along each edge of their shortest tree.
+
+        Raises:
+            UserError: if there is one piece only.
+        """
+        n, ends = len(self), self.pairs()
+        graph = sparse.coo_array((np.ones(len(ends)), ends.T), (n, n))
+        count, piece = csgraph.connected_components(graph, directed=False)
+        if count < 2:
+            raise UserError("link joins two or more pieces, and what is kept is one piece; --task grow adds to it")
+        between = distance.squareform(distance.pdist(self.atoms.positions))
+        gaps = np.array([[between[np.ix_(piece == a, piece == b)].min() for b in range(count)] for a in range(count)])
+        tree = csgraph.minimum_spanning_tree(gaps).data
+        return int(np.maximum(np.ceil(tree / REACH) - 1, 1).sum())
+
+    def match(self, other: Fragment) -> tuple[Fragment, Fragment]:  # type: ignore[override]
+        """Return both with atom i of one near atom i of the other, which is turned onto this one; none is mirrored.
+
+        The cost of a match is the sum of squared distances, plus :data:`FOREIGN` for unlike elements. From each of the
+        24 ways to lay the principal axes on one another, the best assignment (Hungarian method) and the best rotation
+        of the matched atoms (Kabsch) follow one another until nothing changes; the cheapest end is taken. Atoms without
+        a partner follow, the nearest to a matched one first.
+
+        References:
+            | Kabsch, Best rotation to relate two sets of vectors (1976), doi 10.1107/S0567739476001873
+            | Kuhn, The Hungarian method (1955), doi 10.1002/nav.3800020109
+        """
+        x, y = (part.atoms.positions - part.centre for part in (self, other))
+        foreign = FOREIGN * (self.atoms.atomic_numbers[:, None] != other.atoms.atomic_numbers[None])
+        tries = [_fit(x, y, start, foreign) for start in _axes(x) @ Rotation.create_group("O").as_matrix() @ _axes(y).T]
+        _, i, j, turned = min(tries, key=lambda found: found[0])
+        near = distance.cdist(x, turned)
+        rest_i, rest_j = (np.setdiff1d(np.arange(len(part)), used) for part, used in ((self, i), (other, j)))
+        first = [*i, *rest_i[np.argsort(near[np.ix_(rest_i, j)].min(1), kind="stable")]]
+        second = [*j, *rest_j[np.argsort(near[np.ix_(i, rest_j)].min(0), kind="stable")]]
+        moved = torch.from_numpy(turned).float() / self.scale
+        state = other.state | {"position": moved}
+        return (
+            replace(self, state={name: value[first] for name, value in self.state.items()}),
+            replace(other, state={name: value[second] for name, value in state.items()}),
+        )
+
+    def place(self, records: list[Any], **facts: Any) -> None:
+        """Move molecules to the input's frame, its kept atoms exactly, and note what stayed as properties.
+
+        `kept` are the numbers of the atoms that stayed, `kept_of_input` their numbers in the input, and `kept_bonds` is
+        "same" if the bonds among them are those of the input (up to the mesomeric form), else "changed".
+        """
+        stayed = len(self.kept)
+        for mol in records:
+            if mol.GetNumConformers():
+                x = mol.GetConformer().GetPositions() + self.centre
+                x[:stayed] = self.atoms.positions[:stayed]
+                mol.GetConformer().SetPositions(x)
+            for name, value in facts.items():
+                mol.SetProp(name, str(value))
+            if stayed:
+                mol.SetProp("kept", _ranges(range(1, stayed + 1)))
+                mol.SetProp("kept_of_input", _ranges(self.kept))
+                if self.atoms.num_bonds.any() or stayed == 1:
+                    mol.SetProp("kept_bonds", "same" if self._bonded_alike(mol) else "changed")
+
+    def remark(self, records: list[Any]) -> str:
+        """Return how many molecules have the bonds of the input among their kept atoms, if not all have."""
+        noted = [mol.GetProp("kept_bonds") for mol in records if mol.HasProp("kept_bonds")]
+        same = noted.count("same")
+        if same == len(noted):
+            return ""
+        return f"the kept atoms have the bonds of the input in {same:,} of {len(noted):,} (property kept_bonds)"
+
+    def _bonded_alike(self, mol: Chem.Mol) -> bool:
+        mine, theirs = (_orders(each, len(self)) for each in (to_mol(self.atoms[0]), mol))
+        return mine.keys() == theirs.keys() and all(
+            order == theirs[pair][0] or (conjugated and theirs[pair][1]) for pair, (order, conjugated) in mine.items()
+        )
+
+
+def _orders(mol: Chem.Mol, n: int) -> dict[tuple[int, int], tuple[float, bool]]:
+    """Order, and whether it is conjugated, of every bond among the first n atoms."""
+    found = {}
+    for bond in mol.GetBonds():
+        i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+        if j < n:
+            found[i, j] = bond.GetBondTypeAsDouble(), bond.GetIsConjugated()
+    return found
+
+
+def _as_one(arrays: MoleculeArrays) -> MoleculeArrays:
+    """All atoms as one molecule."""
+    return MoleculeArrays(
+        np.array([arrays.atomic_numbers.size]),
+        arrays.atomic_numbers,
+        arrays.positions,
+        arrays.charges,
+        num_bonds=np.array([len(arrays.bonds)]),
+        bonds=np.column_stack([arrays.bond_ends, arrays.bonds[:, 2]]),
+    )
+
+
+def _axes(x: NDArray[Any]) -> NDArray[np.float64]:
+    """The principal axes of points around the origin as columns, right-handed."""
+    axes = np.linalg.svd(x, full_matrices=True)[2].T.astype(np.float64)
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    return axes
+
+
+def _fit(
+    x: NDArray[Any], y: NDArray[Any], rotation: NDArray[np.float64], foreign: NDArray[np.float64]
+) -> tuple[float, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Cost, matched rows of x and of y, and y turned onto x; `rotation` is where to start."""
+    best, moved = (math.inf, *np.zeros((2, 0), np.int64), y), y @ rotation.T
+    while True:
+        cost = distance.cdist(x, moved, "sqeuclidean") + foreign
+        i, j = linear_sum_assignment(cost)
+        total = float(cost[i, j].sum())
+        if total >= best[0] - 1e-9:
+            return best
+        best = total, i, j, moved
+        mean_x, mean_y = x[i].mean(0), y[j].mean(0)
+        u, _, vt = np.linalg.svd((x[i] - mean_x).T @ (y[j] - mean_y))
+        u[:, 2] *= np.sign(np.linalg.det(u @ vt))
+        moved = (y - mean_y) @ (u @ vt).T + mean_x
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as text: 1,2,5-8."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
