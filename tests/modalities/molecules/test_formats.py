@@ -146,7 +146,8 @@ def test_column_of_smiles_by_name(tmp_path):
     line = refused(path, smiles_column="educt")
     assert (
         line
-        == ": its columns are smiles, Product, id: none of that name; rename the column, or train with --smiles-column NAME"
+        == ": its columns are smiles, Product, id: none of that name;"
+        " rename the column, or train with --smiles-column NAME"
     )
 
 
