@@ -47,7 +47,12 @@ def build_parser() -> ArgumentParser:
         default=None,
         help="size of the network: tiny, small or base (default: tiny on a CPU, base on a GPU)",
     )
-    p.add_argument("--network", type=str | None, default=None, help="network: egnn (default)")
+    p.add_argument(
+        "--network",
+        type=str | None,
+        default=None,
+        help="network: egnn (default), transformer or steerable (tensor products of e3nn)",
+    )
     p.add_argument(
         "--condition",
         type=str | None,
