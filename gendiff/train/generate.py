@@ -297,7 +297,6 @@ class ShardWriter(Callback):
         self.shards.save(
             k, drawn.records, drawn.indices, drawn.drawn, self.model.modality.write, seconds=seconds, device=str(device)
         )
-        drawn.records.clear()  # one shard in memory, not two
 
     def _show(self, drawing: float = 0.0) -> None:
         """Move the bar to what is there, and to what will be kept of the draws that are under way."""

@@ -34,8 +34,8 @@ from gendiff.ops import State
 if TYPE_CHECKING:
     from gendiff.modalities.molecules.modality import Molecules
 
-REACH = 1.27
-"""Å that a stretched chain gains with each bond: 1.54 Å at a tetrahedral angle."""
+REACH = 1.32
+"""Å that a stretched chain gains with each bond at most: atoms 1 and 4 of butane are 3.93 Å apart."""
 FOREIGN = 1.0
 """Å² that it costs to match atoms of unlike elements."""
 
@@ -82,20 +82,15 @@ def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] |
     if task == "vary":
         return [Fragment.take(adapter, arrays, ())]
     fragment = Fragment.take(adapter, arrays, range(1, arrays.atomic_numbers.size + 1) if keep is None else keep)
-    kept, least = len(fragment), 1
-    if task == "link":
-        least = fragment.gap()
-        fragment = replace(fragment, sizes=(kept + least, kept + 2 * least + 1))
-    else:
-        fragment = replace(fragment, sizes=(kept + 1, None))
-    largest = max(adapter.sizes)
-    if kept + least > largest:
+    kept, largest = len(fragment), max(adapter.sizes)
+    least = fragment.gap() if task == "link" else 1
+    if kept >= largest:
         kind = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms"
         raise UserError(
-            f"{kept} {kind} stay and at least {least} must be added, but the model knows molecules of at most {largest}"
-            f" {kind}; keep fewer, or train on larger molecules"
+            f"{kept} {kind} stay, and the model knows molecules of at most {largest}; keep fewer, or train on larger"
+            " molecules"
         )
-    return [fragment]
+    return [replace(fragment, sizes=(kept + least, kept + 2 * least + 1 if task == "link" else None))]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "transformer": {
         "tiny": {"width": 64, "layers": 3, "message": 48, "heads": 6},
         "small": {"width": 128, "layers": 6, "message": 64, "heads": 8},
-        "base": {"width": 256, "layers": 9, "message": 96, "heads": 8},
+        "base": {"width": 256, "layers": 9, "message": 96, "heads": 8, "vectors": 32},
     },
     "steerable": {
         "tiny": {"width": 32, "layers": 4},
@@ -33,7 +33,7 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """What each preset of each network has. Parameters in millions: EGNN 0.14, 1.0, 5.6; transformer 0.19,
-1.0, 4.9; steerable 0.11, 0.51, 2.4."""
+1.0, 5.2; steerable 0.11, 0.51, 2.4."""
 
 
 def build_network(
