@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from gendiff.files import UserError
 from gendiff.nn.embed import Conditioning, Fourier, Radial
+from gendiff.nn.graph import add_condition, centred, check_shape, previous
 from gendiff.ops import State
 
 CHUNK = {"cpu": 2**18, "other": 2**26}
@@ -345,11 +346,6 @@ class Block(nn.Module):
         return h, _move(x, self.coordinate(h, features).to(x.dtype), squared, reach, self.tanh)
 
 
-def _previous(x: State, name: str) -> Tensor:
-    previous = x.get(f"{name}_previous")
-    return torch.zeros_like(x[name]) if previous is None else previous
-
-
 class EGNN(nn.Module):
     r"""EDM's network: E(3)-equivariant in the field `position`, invariant in all others.
 
@@ -403,16 +399,11 @@ class EGNN(nn.Module):
         vector_channels: int = 0,
     ):
         super().__init__()
-        sizes = {"width": width, "layers": layers, "sublayers": sublayers, "normalization": normalization}
-        if wrong := [f"{name} = {value}" for name, value in sizes.items() if value <= 0]:
-            raise UserError(f"EGNN: {wrong[0]} must be positive")
-        if "position" in features:
-            raise UserError(
-                "EGNN: `features` lists scalar fields; 'position' is always there and must not be among them"
-            )
+        self.features = check_shape(
+            "EGNN", features, width=width, layers=layers, sublayers=sublayers, normalization=normalization
+        )
         if vector_channels and not distance_features:
             raise UserError(f"EGNN: vector_channels = {vector_channels} need distance_features, which are 0")
-        self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.sublayers = levels, width, layers, sublayers
         self.attention, self.tanh, self.self_condition = attention, tanh, self_condition
         self.coordinate_range, self.normalization = coordinate_range, normalization
@@ -452,16 +443,13 @@ class EGNN(nn.Module):
         level = level if self.fourier is None else self.fourier(level).flatten(1)
         scalars = [x[name] for name in self.features]
         if self.self_condition:
-            scalars += [_previous(x, name) for name in self.features]
+            scalars += [previous(x, name) for name in self.features]
         h = self.embedding(torch.cat((*scalars, level.unsqueeze(1).expand(batch, size, -1)), -1)).to(position.dtype)
-        if self.conditioning is not None:
-            h = h + self.conditioning(condition, batch).unsqueeze(1)
-        elif condition:
-            raise UserError(f"this model knows no condition, so {min(condition)!r} cannot be given")
+        h = add_condition(h, self.conditioning, condition)
 
         fixed = [_squared_distances(position)]
         if self.self_condition:
-            fixed.append(_squared_distances(_previous(x, "position")))
+            fixed.append(_squared_distances(previous(x, "position")))
         fixed.append(torch.ones_like(fixed[0]))
         pairs = ~torch.eye(size, dtype=torch.bool, device=position.device).expand(batch, size, size)
         if mask is not None:
@@ -472,12 +460,8 @@ class EGNN(nn.Module):
         for block in self.blocks:
             h, end = block(h, end, fixed, pairs, reach, self.radial)
 
-        change, scalar = end - position, self.output(h)
-        if mask is None:
-            change = change - change.mean(1, keepdim=True)
-        else:
-            real = mask.unsqueeze(2).to(change.dtype)
-            change = real * (change - (real * change).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1))
-            scalar = real * scalar
+        scalar = self.output(h)
+        if mask is not None:
+            scalar = mask.unsqueeze(2).to(position.dtype) * scalar
         fields = scalar.split((*self.features.values(), self.levels), -1)
-        return {"position": change, **dict(zip(self.features, fields, strict=False))}
+        return {"position": centred(end - position, mask), **dict(zip(self.features, fields, strict=False))}

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from gendiff.files import UserError
 from gendiff.nn.embed import Conditioning, Fourier, Radial
+from gendiff.nn.graph import add_condition, centred, check_shape, previous
 from gendiff.ops import State
 
 
@@ -158,11 +159,6 @@ class Block(nn.Module):
         return h, v, x + (v * step.unsqueeze(2)).sum(3), m
 
 
-def _previous(x: State, name: str) -> Tensor:
-    previous = x.get(f"{name}_previous")
-    return torch.zeros_like(x[name]) if previous is None else previous
-
-
 class EquivariantTransformer(nn.Module):
     r"""Attention over latent messages of pairs; E(3)-equivariant in `position`, invariant in all other fields.
 
@@ -212,16 +208,9 @@ class EquivariantTransformer(nn.Module):
     ):
         super().__init__()
         sizes = {"width": width, "layers": layers, "message": message, "heads": heads, "vectors": vectors}
-        if wrong := [f"{name} = {value}" for name, value in sizes.items() if value <= 0]:
-            raise UserError(f"EquivariantTransformer: {wrong[0]} must be positive")
+        self.features = check_shape("EquivariantTransformer", features, **sizes)
         if message % heads:
             raise UserError(f"EquivariantTransformer: heads = {heads} must divide message = {message}")
-        if "position" in features:
-            raise UserError(
-                "EquivariantTransformer: `features` lists scalar fields; 'position' is always there and must not be "
-                "among them"
-            )
-        self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.message = levels, width, layers, message
         self.heads, self.vectors, self.chirality = heads, vectors, chirality
         self.self_condition, self.conditions = self_condition, dict(conditions or {})
@@ -257,16 +246,12 @@ class EquivariantTransformer(nn.Module):
         position = x["position"]
         batch, size, _ = position.shape
         sample = self.level(self.fourier(noise_level.to(position.dtype)).flatten(1))
-        if self.conditioning is not None:
-            sample = sample + self.conditioning(condition, batch)
-        elif condition:
-            raise UserError(f"this model knows no condition, so {min(condition)!r} cannot be given")
-        sample = F.silu(sample).unsqueeze(1)
+        sample = F.silu(add_condition(sample, self.conditioning, condition)).unsqueeze(1)
 
         scalars, places = [x[name] for name in self.features], [position]
         if self.self_condition:
-            scalars += [_previous(x, name) for name in self.features]
-            places.append(_previous(x, "position"))
+            scalars += [previous(x, name) for name in self.features]
+            places.append(previous(x, "position"))
         h = self.embedding(torch.cat((*scalars, position.new_ones(batch, size, 1)), -1))
         m = self.pairs(torch.cat([Pairs(place, self.radial).radial for place in places], -1))
         v = position.new_zeros(batch, size, 3, self.vectors)
@@ -278,12 +263,7 @@ class EquivariantTransformer(nn.Module):
         for block in self.blocks:
             h, v, end, m = block(h, v, end, m, sample, neighbours, self.radial)
 
-        change = end - position
         fields = [] if self.output is None else self.output(h).split(tuple(self.features.values()), -1)
-        if mask is None:
-            change = change - change.mean(1, keepdim=True)
-        else:
-            real = mask.unsqueeze(2).to(change.dtype)
-            change = real * (change - (real * change).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1))
-            fields = [real * field for field in fields]
-        return {"position": change, **dict(zip(self.features, fields, strict=True))}
+        if mask is not None:
+            fields = [mask.unsqueeze(2).to(field.dtype) * field for field in fields]
+        return {"position": centred(end - position, mask), **dict(zip(self.features, fields, strict=True))}

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from gendiff.files import UserError
 from gendiff.nn.embed import Conditioning, Fourier, Radial
+from gendiff.nn.graph import add_condition, centred, check_shape, previous
 from gendiff.ops import State
 
 Path = tuple[int, int, int]
@@ -237,15 +238,9 @@ class SteerableDenoiser(nn.Module):
     ):
         super().__init__()
         sizes = {"levels": levels, "layers": layers, "degree": degree, "normalization": normalization}
-        if wrong := [f"{name} = {value}" for name, value in sizes.items() if value <= 0]:
-            raise UserError(f"SteerableDenoiser: {wrong[0]} must be positive")
+        self.features = check_shape("SteerableDenoiser", features, **sizes)
         if width < 2**degree:
             raise UserError(f"SteerableDenoiser: width = {width} must be at least 2^degree = {2**degree}")
-        if "position" in features:
-            raise UserError(
-                "SteerableDenoiser: `features` lists scalar fields; 'position' is always there and is not among them"
-            )
-        self.features = {name: features[name] for name in sorted(features)}
         self.levels, self.width, self.layers, self.degree = levels, width, layers, degree
         self.chirality, self.normalization, self.self_condition = chirality, normalization, self_condition
         self.conditions = dict(conditions or {})
@@ -291,21 +286,16 @@ class SteerableDenoiser(nn.Module):
         pairs = real.unsqueeze(1) * real.unsqueeze(2) * apart
 
         level = self.fourier(noise_level.to(dtype)).flatten(1)
-        told = self.told(level)
-        if self.conditioning is not None:
-            told = told + self.conditioning(condition, batch)
-        elif condition:
-            raise UserError(f"this model knows no condition, so {min(condition)!r} cannot be given")
-        told = nn.functional.silu(told)
+        told = nn.functional.silu(add_condition(self.told(level), self.conditioning, condition))
 
         scalars = [x[name] for name in self.features]
         fixed: list[Tensor] = []
         f: list[Tensor] = []
         if self.way is not None:
-            scalars += [_previous(x, name) for name in self.features]
-            before = _previous(x, "position")
+            scalars += [previous(x, name) for name in self.features]
+            before = previous(x, "position")
             fixed = [self._pair_features(_directions(before)[1])]
-            f = [_centred(before - position, real).unsqueeze(-1) * self.way]
+            f = [centred(before - position, mask).unsqueeze(-1) * self.way]
         h = self.embedding(torch.cat((*scalars, level.unsqueeze(1).expand(batch, size, -1)), -1))
         f = [h.unsqueeze(2).to(dtype), *f]
 
@@ -316,7 +306,7 @@ class SteerableDenoiser(nn.Module):
             features = torch.cat((self._pair_features(squared), *fixed), -1)
             f, step = block(f, told, features, harmonics * pairs)
             change = change + step
-        result = {"position": real * _centred(change, real)}
+        result = {"position": centred(change, mask)}
         if self.output is not None:
             fields = (real * self.output(f[0].squeeze(2))).split(list(self.features.values()), -1)
             result |= dict(zip(self.features, fields, strict=True))
@@ -331,12 +321,3 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
     difference = x.unsqueeze(2) - x.unsqueeze(1)
     squared = difference.square().sum(-1, keepdim=True)
     return difference * (squared + 0.01).rsqrt(), squared
-
-
-def _centred(x: Tensor, real: Tensor) -> Tensor:
-    return x - (real * x).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
-
-
-def _previous(x: State, name: str) -> Tensor:
-    previous = x.get(f"{name}_previous")
-    return torch.zeros_like(x[name]) if previous is None else previous
