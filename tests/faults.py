@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ import torch
 from safetensors.torch import save_file
 
 from gendiff.train.task import DiffusionTask
+
+
+def wait(path: str) -> None:
+    """Let it begin when a file is there, as a process does that another has started."""
+    end = time.monotonic() + 30
+    while not Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def change(k: int) -> None:

@@ -210,6 +210,8 @@ def _run(
                 f" for {' or '.join(filter(None, bounds))} of {settings['batch_size']} on"
                 f" {f'{world} x ' if world > 1 else ''}{device}: about {_human(expected)}"
             )
+        if trainer.precision == "64-true":  # Lightning widens weights only after it has copied averages and read a file
+            task.double()
         begin = time.monotonic()
         if not started and writes:
             with atomic_write(folder / "config.yaml") as file:

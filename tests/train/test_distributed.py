@@ -61,7 +61,7 @@ def fine(answers):
 
 def test_the_weights_are_those_of_one_process(processes, folder, alone):
     words = ("train", "molecules", folder / "examples.sdf", "--out", folder / "two", *OPTIONS, *DOUBLE, *TWO)
-    answers = processes.run(*words, world=2)
+    answers = processes.run(*words, world=2, faults=[["wait", 1, str(folder / "two" / "config.yaml")]])
     fine(answers)
     assert "of 3 on 2 x cpu" in answers[0]["out"]
     start = folder / "start"

@@ -208,7 +208,8 @@ def test_memory_does_not_grow_with_their_number(processes, folder, tmp_path):
 
 
 def test_two_processes_make_what_one_does(processes, folder, tmp_path, reference, filtered):
-    answers = processes.run(*words(folder, tmp_path / "two"), *TWO, world=2)
+    wait = ["wait", 1, str(tmp_path / "two" / "manifest.json")]
+    answers = processes.run(*words(folder, tmp_path / "two"), *TWO, world=2, faults=[wait])
     assert [answer["code"] for answer in answers] == [0, 0], answers
     assert answers[0]["out"].startswith("14 molecules in 4 shards, 14 of them now in ")
     assert answers[1]["out"] == answers[1]["err"] == ""

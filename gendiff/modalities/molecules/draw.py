@@ -1,6 +1,6 @@
 r"""Pictures of molecules: structural formulas of valid ones, balls and sticks of the others.
 
-A valid molecule is drawn flat, as chemists do. One that is not has no formula; it is shown as it stands in space, in a
+A valid molecule is drawn flat, as chemists do; atoms that an edit has kept lie on green. One that is not has no formula; it is shown as it stands in space, in a
 red frame: the axes of largest and second largest spread span the page, and what lies behind is paler. Its bonds are
 those drawn by the bond rule or, where there are none at all, pairs closer than 1.25 times the sum of covalent radii.
 """
@@ -40,6 +40,9 @@ COLORS = {
 }
 OTHER = (190, 110, 170)
 RED, AMBER, GREY, TEXT = (203, 45, 45), (201, 122, 10), (222, 226, 230), (73, 80, 87)
+
+KEPT = (0.78, 0.9, 0.79)
+"""Behind the atoms that an edit has kept."""
 
 CELL, CAPTION, GAP = 190, 24, 8  # pixels of a cell of the grid, of the line below it, and between cells
 
@@ -172,13 +175,27 @@ def _draw_formula(drawing: Any, mol: Chem.Mol) -> Any:
     options.fixedBondLength = 30 * unit  # the same for all molecules that are small enough
     options.bondLineWidth = max(1, round(1.5 * unit))
     options.minFontSize = round(10 * unit)
+    options.setHighlightColour(KEPT)
     with rdBase.BlockLogs():
-        flat = Chem.RemoveHs(mol)
+        marked = Chem.Mol(mol)
+        for index in _kept(mol):
+            marked.GetAtomWithIdx(index).SetBoolProp("kept", True)
+        flat = Chem.RemoveHs(marked)
         flat.RemoveAllConformers()
         rdDepictor.Compute2DCoords(flat)
-        drawing.DrawMolecule(rdMolDraw2D.PrepareMolForDrawing(flat, addChiralHs=False))
+        flat = rdMolDraw2D.PrepareMolForDrawing(flat, addChiralHs=False)
+        kept = {atom.GetIdx() for atom in flat.GetAtoms() if atom.HasProp("kept")}
+        bonds = [b.GetIdx() for b in flat.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= kept]
+        drawing.DrawMolecule(flat, highlightAtoms=sorted(kept), highlightBonds=bonds)
         drawing.FinishDrawing()
     return drawing.GetDrawingText()
+
+
+def _kept(mol: Chem.Mol) -> list[int]:
+    """Return the atoms that an edit has kept, as its property `kept` names them: 1,3-5."""
+    text = mol.GetProp("kept") if mol.HasProp("kept") else ""
+    runs = [(int(low), int(high or low)) for low, high in re.findall(r"(\d+)(?:-(\d+))?", text)]
+    return [index - 1 for low, high in runs for index in range(low, min(high, mol.GetNumAtoms()) + 1) if index > 0]
 
 
 def _formula_image(mol: Chem.Mol, side: int) -> Image.Image:

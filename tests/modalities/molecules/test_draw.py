@@ -167,3 +167,14 @@ def test_mistakes_are_named_and_leave_no_file(phenol, tmp_path):
     with pytest.raises(UserError, match="file"):
         grid_png([phenol], tmp_path / "file" / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_atoms_that_an_edit_kept_are_marked():
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCCO"))
+    plain, green = svg(mol), "#C6E5C9"
+    assert green not in plain
+    mol.SetProp("kept", "1-2,9999")
+    marked = svg(mol)
+    assert marked.count("<ellipse") - plain.count("<ellipse") == 2
+    assert green in marked
+    assert not mol.GetAtomWithIdx(0).HasProp("kept")
