@@ -49,6 +49,7 @@ from gendiff.sample import (
     UniPC,
 )
 from gendiff.schedule import Cosine, Flow, Linear, Polynomial
+from gendiff.sizes import PropertySizes
 from gendiff.space import Euclidean, Space, ZeroCenterOfMass
 
 
@@ -99,6 +100,12 @@ THINGS = [
     Langevin(7, corrections=2),
     PredictorCorrector(7, predictor=ReverseSDE()),
     Molecules([6, 1], {3: 2, 5: 1}, "explicit", [0, -1], 1.25, 0.375),
+    Molecules(
+        [6],
+        {3: 2},
+        conditions={"logP": [0.5, 1.25]},
+        property_sizes=PropertySizes(["logP"], {3: 2}, {3: [0.5]}, {3: [[1.5]]}),
+    ),
 ]
 
 
@@ -190,7 +197,7 @@ NOT_PARTS = [
     "gendiff.files.UserError",
     "gendiff.model.Model",
     "gendiff.ops.Random",
-    "gendiff.data.SizeModel",
+    "gendiff.sizes.SizeModel",
     "gendiff.files.os",
     "gendiff.files.Path",
     "gendiff.files.shutil.rmtree",

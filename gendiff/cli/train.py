@@ -51,7 +51,8 @@ def build_parser() -> ArgumentParser:
         "--network",
         type=str | None,
         default=None,
-        help="network: egnn (default), transformer or steerable (tensor products of e3nn)",
+        help="network: egnn (default), transformer or steerable (tensor products of e3nn); chiral-transformer and "
+        "chiral-steerable tell mirror images apart",
     )
     p.add_argument(
         "--condition",

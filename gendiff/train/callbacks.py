@@ -47,12 +47,6 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(use_buffers=False, multi_avg_fn=average)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Copy the weights."""
-        if trainer.precision == "64-true":  # Lightning would widen them after this, and after it has read a checkpoint
-            pl_module.double()
-        super().setup(trainer, pl_module, stage)
-
     @contextmanager
     def applied(self, denoiser: nn.Module) -> Iterator[None]:
         """Give `denoiser` the averaged weights inside the block."""

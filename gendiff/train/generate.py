@@ -216,6 +216,7 @@ class ShardWriter(Callback):
         self.shards, self.model, self.name, self.quiet, self.every = shards, model, name, quiet, every
         self._opened = self._began = self._noted = time.monotonic()
         self._there, self._rate = 0, 1.0
+        self._interrupted = False
         self._bar: Any = None
 
     def seconds(self) -> float:
@@ -223,11 +224,12 @@ class ShardWriter(Callback):
         return time.monotonic() - self._opened
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar; let SIGTERM end the run as Ctrl-C does."""
+        """Open the bar; let Ctrl-C and SIGTERM end the run at the next step of the sampler, a second one at once."""
         task: ShardTask = pl_module  # type: ignore[assignment]
         self._opened = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning gives back what was there before
+            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning gives back what was there before
+                signal.signal(number, self._stop)
         interval = 0.5 if sys.stderr.isatty() else 20.0
         self._bar = tqdm(
             total=self.shards.number,
@@ -241,8 +243,7 @@ class ShardWriter(Callback):
             leave=False,
         )
         self._show()
-        if not self._bar.disable:
-            task.tick = lambda done, total: self._show(done / total * self.shards.size * trainer.world_size)
+        task.tick = lambda done, total: self._show(done / total * self.shards.size * trainer.world_size)
 
     def on_predict_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -287,6 +288,10 @@ class ShardWriter(Callback):
         if self._bar is not None:
             self._bar.close()
 
+    def _stop(self, number: int, frame: Any) -> None:
+        self._interrupted = True
+        signal.signal(number, signal.default_int_handler)
+
     def _write(self, k: int, drawn: Drawn, device: torch.device) -> None:
         facts: dict[str, Any] = {"model": self.name, "seed": self.shards.facts["seed"]}
         if condition := self.shards.facts["condition"]:
@@ -300,6 +305,8 @@ class ShardWriter(Callback):
 
     def _show(self, drawing: float = 0.0) -> None:
         """Move the bar to what is there, and to what will be kept of the draws that are under way."""
+        if self._interrupted:  # no file is half-written now
+            raise KeyboardInterrupt
         if not drawing:
             records = self.shards.records().values()
             self._there, drawn = (sum(record[name] for record in records) for name in ("number", "drawn"))

@@ -67,7 +67,8 @@ def train(
         max_time: Bound in time: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
         seed: Seed of initial weights, order, noise and times.
         preset: Size of the network: "tiny", "small" or "base"; by default "tiny" on a CPU and "base" on a GPU.
-        network: Another network than the modality's default (molecules: "egnn").
+        network: Another network than the modality's default (molecules: "egnn", "transformer", "steerable",
+            "chiral-transformer" or "chiral-steerable").
         conditions: Properties that will be asked for when sampling, columns of the files (molecules: also logP, TPSA,
             QED and MW, which RDKit computes).
         batch_size: Samples of a batch (64); small batches and many steps are best on a CPU.

@@ -159,6 +159,8 @@ class Shards:
             write: Called with (records, path).
             facts: What else the record says.
         """
+        if self.enough(k):  # by now: those before it were still being drawn when it was taken
+            return self.release()
         before = [self.record(j) for j in range(k)] if self.filtered else []
         if all(before) and self.filtered:  # else a later look at the whole cuts what is too much
             missing = self.number - sum(r["number"] for r in before if r)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import shutil
 import signal
@@ -178,6 +179,33 @@ def test_nobody_draws_what_another_has_taken(tmp_path):
     assert not theirs.take(0)
     assert not mine.take(3)  # there is no such shard
     assert theirs.kept() == 4
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_in_whatever_order_they_are_ready_the_first_samples_are_kept(tmp_path, order):
+    """Four processes took a shard each before any was ready; some draws are kept, and five are wanted."""
+    shards = [Shards(tmp_path / "x", 5, 4, ".txt", {"only": ["even"]}) for _ in range(4)]
+    shards[0].begin()
+
+    def write(records, path):
+        path.write_text(" ".join(records))
+
+    def save(k, by):
+        kept = [i for i in range(4 * k, 4 * k + 4) if i % 2 == 0 or k == 1]  # 2, 4, 2, 2
+        by.save(k, list(map(str, kept)), kept, 4, write)
+
+    assert all(s.take(k) for k, s in enumerate(shards))
+    for k in order:
+        save(k, shards[k])
+    assert not shards[0].busy()
+    last = shards[0].cut()
+    if last is not None:
+        assert last == 1
+        assert shards[0].take(1)
+        save(1, shards[0])
+    assert shards[0].finish()
+    texts = [path.read_text() for path in sorted(tmp_path.glob("x/*.txt"))]
+    assert texts == ["0 2", "4 5 6"]
 
 
 def test_one_shard_at_a_time_is_in_memory(folder, tmp_path, monkeypatch):

@@ -15,6 +15,9 @@ from gendiff.nn.equivariant import EquivariantTransformer
 NETWORKS = ("egnn", "transformer", "steerable")
 """Words for the networks, the default first."""
 
+CHIRAL = ("chiral-transformer", "chiral-steerable")
+"""The same with a sense of handedness: equivariant to rotations, not to reflections."""
+
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "egnn": {
         "tiny": {"width": 64, "layers": 3},
@@ -47,14 +50,15 @@ def build_network(
     kind = kind or NETWORKS[0]
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-    if kind not in NETWORKS:
-        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS)}")
+    if kind not in NETWORKS + CHIRAL:
+        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS + CHIRAL)}")
+    chirality, kind = kind in CHIRAL, kind.removeprefix("chiral-")
     common: dict[str, Any] = {"features": dict(features), "levels": 1 + len(features), "conditions": dict(conditions)}
     common |= {"distance_features": 32, "distance_range": 4.0, **SHAPES[kind][preset]}
     if kind == "transformer":
-        return EquivariantTransformer(**common)
+        return EquivariantTransformer(**common, chirality=chirality)
     if kind == "steerable":
         from gendiff.nn.steerable import SteerableDenoiser  # e3nn takes seconds to load
 
-        return SteerableDenoiser(**common)
+        return SteerableDenoiser(**common, chirality=chirality)
     return EGNN(**common, normalization=8.0, vector_channels=8)

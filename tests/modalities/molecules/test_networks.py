@@ -8,7 +8,7 @@ import torch
 import examples
 from gendiff.files import UserError
 from gendiff.modalities.molecules.modality import Molecules
-from gendiff.modalities.molecules.networks import NETWORKS, SHAPES, build_network
+from gendiff.modalities.molecules.networks import CHIRAL, NETWORKS, SHAPES, build_network
 from gendiff.modality import PRESETS
 from gendiff.model import load
 
@@ -48,6 +48,22 @@ def test_a_network_turns_with_the_molecule_and_hears_what_is_asked(kind):
     assert (other["position"] - here["position"]).abs().amax((1, 2)).min() > 1e-6
 
 
+@pytest.mark.parametrize("kind", NETWORKS + CHIRAL)
+def test_only_chiral_networks_tell_mirror_images_apart(kind):
+    adapter = Molecules.fit(examples.arrays(), hydrogens="implicit")
+    torch.manual_seed(0)
+    denoiser = adapter.denoiser("tiny", kind).double().eval()
+    for p in denoiser.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    x = {"position": torch.randn(4, 5, 3).double(), "element": torch.rand(4, 5, len(adapter.elements)).double()}
+    t, mirror = torch.full((4,), 0.5).double(), torch.tensor([1.0, 1.0, -1.0]).double()
+    here = denoiser(x, t, mask).data["position"] * mirror
+    there = denoiser({**x, "position": x["position"] * mirror}, t, mask).data["position"]
+    apart = (here - there).abs().max().item()
+    assert apart > 1e-5 if kind in CHIRAL else apart < 1e-10
+
+
 @pytest.mark.parametrize("kind", NETWORKS[1:])
 def test_a_network_trains_from_the_command(kind, tmp_path, capsys):
     from gendiff.cli import main
@@ -62,7 +78,7 @@ def test_a_network_trains_from_the_command(kind, tmp_path, capsys):
 
 
 def test_a_network_that_there_is_not_is_one_line():
-    with pytest.raises(UserError, match="unknown network 'gnn'; choose from egnn, transformer, steerable"):
+    with pytest.raises(UserError, match="unknown network 'gnn'; choose from egnn, transformer, steerable, chiral"):
         build_network("gnn", "tiny", {}, {})
     with pytest.raises(UserError, match="unknown preset 'huge'"):
         build_network("egnn", "huge", {}, {})
