@@ -7,7 +7,6 @@ the largest of the set.
 from __future__ import annotations
 
 import itertools
-import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace

@@ -91,7 +91,10 @@ class Modality(Configurable, ABC):
     """The word the user types."""
 
     extensions: tuple[str, ...]
-    """Endings of the files it reads and writes."""
+    """Endings of the files it writes."""
+
+    single: tuple[str, ...] = ()
+    """Those of them that hold one record."""
 
     @classmethod
     @abstractmethod

@@ -11,8 +11,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import UsageError, bounds, parse, parser, say, step_bar, words
-from gendiff.cli.sample import pick_device, read_sidecar, write_samples
-from gendiff.files import UserError, check_target, sha256, write_json
+from gendiff.cli.sample import check_output, pick_device, read_sidecar, write_samples
+from gendiff.files import UserError, sha256, write_json
 
 TASKS = ("grow", "link", "vary", "interpolate")
 
@@ -32,7 +32,13 @@ def build_parser() -> ArgumentParser:
     p.add_argument(
         "-n", "--number", type=int, default=40, help="how many to make; for interpolate the steps, both ends included"
     )
-    p.add_argument("-o", "--output", type=str, required=True, help="file to write: .sdf, .xyz, .smi or .npz")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=str,
+        required=True,
+        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, all of them also packed (.sdf.gz), or .npz",
+    )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument(
         "--keep", type=str | None, default=None, help="grow, link: numbers of the atoms that stay: 1,2,5-8 (all)"
@@ -78,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     from gendiff.model.edit import sampler_of
 
     model = load(args.model, device=pick_device(args.device))
-    check_target(output, model.modality.extensions)
+    check_output(output, model.modality, args.number)
     records, report = model.modality.read_parts(args.input, args.task)
     for line in report.lines():
         say(line)

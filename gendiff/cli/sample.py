@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from gendiff.cli.parsing import UsageError, add_trainer, bounds, changed, numbers, parse, parser, say, step_bar, words
-from gendiff.files import UserError, check_target, sha256, write_json
+from gendiff.files import UserError, check_target, ending, sha256, write_json
 
 SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
 """Options of folders of shards, and their defaults."""
@@ -30,7 +30,11 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
     p.add_argument("-n", "--number", type=int, default=100, help="how many to draw")
     p.add_argument(
-        "-o", "--output", type=str, required=True, help="file to write: .sdf, .xyz, .smi or .npz; or FOLDER/"
+        "-o",
+        "--output",
+        type=str,
+        required=True,
+        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz; or FOLDER/",
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
@@ -91,11 +95,13 @@ def main(argv: Sequence[str]) -> int:
 
     model = load(args.model, device=pick_device(args.device))
     output = Path(args.output)
-    check_target(output, model.modality.extensions)
+    check_output(output, model.modality, args.number)
     protect(output, [*_examples(args.model), *(args.reference or [])])
     known = None
     if "new" in only:
-        records, _ = model.modality.read(args.reference or run_files(args.model), on_error="skip")
+        from gendiff.data import resolve
+
+        records, _ = model.modality.read(resolve(args.reference or run_files(args.model)), on_error="skip")
         known = model.modality.known(records)
     begin = time.monotonic()
     drawn = model.draw(
@@ -131,6 +137,19 @@ def main(argv: Sequence[str]) -> int:
         f" ({drawn.drawn / seconds:,.0f}/s){rate}: {output}"
     )
     return 0
+
+
+def check_output(output: Path, modality: Any, number: int) -> None:
+    """Check, before the work, that so many records can be written to a file.
+
+    Raises:
+        UserError: if not.
+    """
+    check_target(output, modality.extensions)
+    if ending(output) in modality.single and number > 1:
+        raise UserError(
+            f"{output}: {ending(output)} holds one record, and {number:,} are asked for; take another format, or -n 1"
+        )
 
 
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from gendiff.data import resolve
 from gendiff.files import UserError, sha256
 from gendiff.model import Drawn, Model, load
 from gendiff.model.origin import origin
@@ -95,10 +96,11 @@ def generate(
         raise UserError(f"--format: cannot write {ending}; choose from {', '.join(e.lstrip('.') for e in endings)}")
     model.modality.keep([], only, set())  # an unknown word is refused before the work
     known: set[str] = set()
+    reference = resolve(reference)
     if "new" in only:
         if not reference:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
-        known = model.modality.known(model.modality.read(list(reference), on_error="skip")[0])
+        known = model.modality.known(model.modality.read(reference, on_error="skip")[0])
     draw = {
         "seed": seed,
         "sampler": model.tuned(steps, temperature),

@@ -470,3 +470,18 @@ def test_a_data_set_is_named_in_place_of_a_file(gendiff, tmp_path):
 def gendiff_samples(gendiff, tmp_path):
     assert gendiff("sample", tmp_path / "run", "-n", 3, "--steps", 2, "-o", tmp_path / "new.sdf").status == 0
     return tmp_path / "new.sdf"
+
+
+def test_a_file_of_one_record_takes_one(gendiff, tmp_path):
+    words = ("sample", examples.run(), "--steps", 2, "-o", tmp_path / "new.mol")
+    refused = gendiff(*words, "-n", 2)
+    assert refused.status == 1
+    assert ".mol holds one record, and 2 are asked for" in refused.err
+    assert gendiff(*words, "-n", 1).status == 0
+    assert Chem.MolFromMolFile(str(tmp_path / "new.mol"), sanitize=False).GetNumAtoms() > 0
+
+
+def test_what_is_new_is_judged_by_a_data_set(gendiff, tmp_path):
+    words = ("sample", examples.run(), "-n", 2, "--steps", 8, "--only", "new", "--reference", "small-molecules")
+    result = gendiff(*words, "-o", tmp_path / "new.sdf")
+    assert (result.status, result.err) == (0, "")

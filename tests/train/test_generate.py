@@ -258,7 +258,7 @@ def test_a_process_without_the_one_that_started_it_ends(tmp_path, monkeypatch):
     assert list(Candidates(shards)) == [0, 1, 2]
     orphan = Candidates(shards)
     monkeypatch.setattr("gendiff.train.generate.first", lambda: False)
-    monkeypatch.setattr("gendiff.train.generate.os.getppid", lambda: 1)
+    monkeypatch.setattr("gendiff.train.generate.os.getppid", lambda: -1)
     assert list(orphan) == []
 
 

@@ -1,8 +1,9 @@
 r"""Pictures of molecules: structural formulas of valid ones, balls and sticks of the others.
 
-A valid molecule is drawn flat, as chemists do; atoms that an edit has kept lie on green. One that is not has no formula; it is shown as it stands in space, in a
-red frame: the axes of largest and second largest spread span the page, and what lies behind is paler. Its bonds are
-those drawn by the bond rule or, where there are none at all, pairs closer than 1.25 times the sum of covalent radii.
+A valid molecule is drawn flat, as chemists do; atoms that an edit has kept lie on green. One that is not valid has no
+formula; it is shown as it stands in space, in a red frame: the axes of largest and second largest spread span the page,
+and what lies behind is paler. Its bonds are those drawn by the bond rule or, where there are none at all, pairs closer
+than 1.25 times the sum of covalent radii.
 """
 
 from __future__ import annotations

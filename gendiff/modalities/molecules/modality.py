@@ -52,6 +52,7 @@ class Molecules(Modality):
 
     name = "molecules"
     extensions = write.EXTENSIONS
+    single = (".mol",)
 
     def __init__(
         self,

@@ -145,8 +145,7 @@ def test_column_of_smiles_by_name(tmp_path):
     assert read_molecules(path, smiles_column="product")[0].smiles == ["CC", "CO"]
     line = refused(path, smiles_column="educt")
     assert (
-        line
-        == ": its columns are smiles, Product, id: none of that name;"
+        line == ": its columns are smiles, Product, id: none of that name;"
         " rename the column, or train with --smiles-column NAME"
     )
 
