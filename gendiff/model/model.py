@@ -193,7 +193,8 @@ class Model:
         .. math:: \log p(x, N) = \log p(N) + \log p(z | N) - \log |dx / dz|, \qquad z = \mathrm{encode}(x)
 
         Fields of one-hot categories with logits count with the probability of their categories under "bound", and with
-        the density of their one-hot numbers under "flow"; the two compare only in models without such fields.
+        the density of their one-hot numbers under "flow"; the two compare only in models without such fields. A model
+        with conditions is asked without any.
 
         Arguments:
             records: What the modality's `read` returned.
