@@ -16,6 +16,9 @@ from gendiff.ops import Random
 SHRINKAGE = 10.0
 """Samples of a size that weigh as much as the covariance common to all sizes."""
 
+RIDGE = 1e-4
+"""Added to every variance, in squared standard deviations: a property may be fixed by the size, or by another."""
+
 
 class SizeModel:
     """p(N): how often each size occurs in the training data.
@@ -120,8 +123,8 @@ class PropertySizes(Configurable):
         away = table - means[place]
         products = away[:, :, None] * away[:, None, :]
         total = torch.zeros(len(found), len(names), len(names), dtype=torch.float64).index_add_(0, place, products)
-        common = total.sum(0) / len(sizes) + 1e-4 * torch.eye(len(names), dtype=torch.float64)
-        covariances = (total + SHRINKAGE * common) / (counts[:, None, None] + SHRINKAGE)
+        common, ridge = total.sum(0) / len(sizes), RIDGE * torch.eye(len(names), dtype=torch.float64)
+        covariances = (total + SHRINKAGE * common) / (counts[:, None, None] + SHRINKAGE) + ridge
         keys = found.tolist()
         return cls(
             names,

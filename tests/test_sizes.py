@@ -151,3 +151,17 @@ def test_sizes_of_properties_come_back_from_json():
 def test_sizes_of_properties_want_every_number(means, covariances):
     with pytest.raises(ValueError, match=r"means and covariances (need one entry|must be of)"):
         PropertySizes(["a"], {3: 1}, means, covariances)
+
+
+def test_properties_fixed_by_the_size_or_by_one_another_can_be_asked_for():
+    sizes = torch.tensor([3] * 400 + [5] * 400)
+    count = sizes.double()
+    z = torch.randn(800, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for values in ({"n": count}, {"a": z, "b": z}, {"a": z, "n": count, "twice": 2 * z}):
+        scaled = {name: (value - value.mean()) / value.std() for name, value in values.items()}
+        fitted = PropertySizes.fit(sizes, scaled)
+        asked = {name: value[[0, -1]] for name, value in scaled.items()}
+        found, log_prob = fitted.log_prob(asked)
+        assert log_prob.isfinite().all()
+        if "n" in values:
+            assert found[log_prob.argmax(1)].tolist() == [3, 5]

@@ -37,7 +37,7 @@ def build_parser() -> ArgumentParser:
         "--output",
         type=str,
         required=True,
-        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, all of them also packed (.sdf.gz), or .npz",
+        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz",
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument(

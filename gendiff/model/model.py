@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ class Model:
         sampler, device = sampler or self.sampler, self.device
         asked = self.modality.condition(condition or {})
         asked = {name: value[indices % len(value)] for name, value in asked.items()}
+        if not math.isfinite(guidance):
+            raise UserError(f"--guidance must be a finite number, got {guidance}")
         if guidance != 1 and not asked:
             raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
         denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
@@ -157,20 +161,28 @@ class Model:
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
         batches = cut_batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
+        with self._evaluating():
+            for k, rows in enumerate(batches):
+                mask = size_mask(numbers[rows]).to(device)
+                stream = random.select(rows)
+                stream = Random(seed, stream.indices, device, stream.draws)
+                x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
+                given = {name: value[rows].to(device) for name, value in asked.items()} or None
+                tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
+                x = sampler(denoiser, x, mask, given, stream, progress=tick)
+                for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
+                    records[row] = record
+        return records
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Put the denoiser into evaluation mode inside the block."""
         training = self.denoiser.training
         self.denoiser.eval()
-        for k, rows in enumerate(batches):
-            mask = size_mask(numbers[rows]).to(device)
-            stream = random.select(rows)
-            stream = Random(seed, stream.indices, device, stream.draws)
-            x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
-            given = {name: value[rows].to(device) for name, value in asked.items()} or None
-            tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
-            x = sampler(denoiser, x, mask, given, stream, progress=tick)
-            for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
-                records[row] = record
-        self.denoiser.train(training)
-        return records
+        try:
+            yield
+        finally:
+            self.denoiser.train(training)
 
     def edit(self, records: Any, task: str = "grow", n: int = 40, **options: Any) -> Drawn:
         """Return new records made from given ones; options and tasks as :func:`gendiff.model.edit.edit`."""
@@ -282,12 +294,13 @@ class Model:
         """Return the records of latent codes; arguments as :meth:`encode`."""
         walker = sampler or _heun(steps)
         records: list[Any] = [None] * len(codes)
-        for rows in cut_batches(codes.sizes, batch_size):
-            batch = codes.batch(rows).to(self.device)
-            mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
-            x = walker(self.denoiser, batch.state, mask)
-            for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
-                records[row] = record
+        with self._evaluating():
+            for rows in cut_batches(codes.sizes, batch_size):
+                batch = codes.batch(rows).to(self.device)
+                mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
+                x = walker(self.denoiser, batch.state, mask)
+                for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
+                    records[row] = record
         return records
 
     def _over(
@@ -304,21 +317,19 @@ class Model:
         """
         if batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
-        training = self.denoiser.training
-        self.denoiser.eval()
         parts: dict[str, list[torch.Tensor]] = {}
         batches = cut_batches(data.sizes, batch_size)
-        for k, rows in enumerate(batches):
-            batch = data.batch(rows).to(self.device)
-            for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
-                ragged = value.dim() > 1
-                pieces = [value[i, : int(n)] if ragged else value[i] for i, n in enumerate(data.sizes[rows])]
-                parts.setdefault(name, [torch.empty(0)] * len(data))
-                for row, piece in zip(rows.tolist(), pieces, strict=True):
-                    parts[name][row] = piece.cpu()
-            if progress is not None:
-                progress(k + 1, len(batches))
-        self.denoiser.train(training)
+        with self._evaluating():
+            for k, rows in enumerate(batches):
+                batch = data.batch(rows).to(self.device)
+                for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
+                    ragged = value.dim() > 1
+                    pieces = [value[i, : int(n)] if ragged else value[i] for i, n in enumerate(data.sizes[rows])]
+                    parts.setdefault(name, [torch.empty(0)] * len(data))
+                    for row, piece in zip(rows.tolist(), pieces, strict=True):
+                        parts[name][row] = piece.cpu()
+                if progress is not None:
+                    progress(k + 1, len(batches))
         return {n: torch.cat(v) if v[0].dim() else torch.stack(v) for n, v in parts.items()}
 
     def write(self, records: list[Any], path: str | Path) -> None:

@@ -65,6 +65,12 @@ class Radial(nn.Module):
         return torch.exp(-0.5 * (distance.unsqueeze(-1) / width - steps).clamp(-8, 8).square())
 
 
+def _key(name: str) -> str:
+    """Return a name as torch's dictionaries of modules take it: no dot, and none of their own attributes."""
+    taken = hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
+    return f"condition_{name.encode().hex()}" if taken or not name.isidentifier() else name
+
+
 class Conditioning(nn.Module):
     """The sum of learned embeddings of the conditions of each sample, absent ones replaced by a learned null.
 
@@ -84,14 +90,15 @@ class Conditioning(nn.Module):
         super().__init__()
         self.conditions, self.width = dict(conditions), width
         self.embeddings = nn.ModuleDict()
+        self.keys = {name: _key(name) for name in sorted(conditions)}
         for name, kind in sorted(conditions.items()):
             if kind == "float":
-                self.embeddings[name] = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+                self.embeddings[_key(name)] = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
             elif isinstance(kind, int) and kind > 0:
-                self.embeddings[name] = nn.Embedding(kind, width)
+                self.embeddings[_key(name)] = nn.Embedding(kind, width)
             else:
                 raise UserError(f"condition {name!r}: {kind!r} is neither 'float' nor a positive number of classes")
-        self.null = nn.ParameterDict({name: nn.Parameter(torch.randn(width)) for name in self.embeddings})
+        self.null = nn.ParameterDict({key: nn.Parameter(torch.randn(width)) for key in self.keys.values()})
 
     def forward(self, condition: dict[str, Tensor] | None, batch: int) -> Tensor:
         """Embed the conditions, each of shape (B,) or (B, 1), of `batch` = B samples as (B, width).
@@ -100,19 +107,19 @@ class Conditioning(nn.Module):
             UserError: if `condition` has a name this network was not built with.
         """
         given = condition or {}
-        if unknown := sorted(given.keys() - self.embeddings.keys()):
-            raise UserError(f"condition {unknown[0]!r} is unknown to this model; it knows {sorted(self.embeddings)}")
-        return torch.stack([self._embed(name, given.get(name), batch) for name in self.embeddings]).sum(0)
+        if unknown := sorted(given.keys() - self.keys.keys()):
+            raise UserError(f"condition {unknown[0]!r} is unknown to this model; it knows {sorted(self.keys)}")
+        return torch.stack([self._embed(name, given.get(name), batch) for name in self.keys]).sum(0)
 
     def _embed(self, name: str, value: Tensor | None, batch: int) -> Tensor:
-        null = self.null[name].expand(batch, self.width)
+        null = self.null[self.keys[name]].expand(batch, self.width)
         if value is None:
             return null
         value = value.reshape(batch)
         if self.conditions[name] == "float":
             missing = value.isnan()
-            embedded = self.embeddings[name](value.nan_to_num().to(null.dtype).unsqueeze(-1))
+            embedded = self.embeddings[self.keys[name]](value.nan_to_num().to(null.dtype).unsqueeze(-1))
         else:
             missing = value < 0
-            embedded = self.embeddings[name](value.clamp(min=0))
+            embedded = self.embeddings[self.keys[name]](value.clamp(min=0))
         return torch.where(missing.unsqueeze(-1), null, embedded)

@@ -137,7 +137,7 @@ class Block(nn.Module):
         hidden = F.silu(self.pair(features) + receiver.unsqueeze(2) + sender.unsqueeze(1))
         m, logits = self.message(hidden).split((width, self.heads), -1)
         m = F.silu(m)
-        attention = logits.masked_fill(neighbours == 0, -1e9).softmax(2) * neighbours
+        attention = logits.masked_fill(neighbours == 0, torch.finfo(logits.dtype).min).softmax(2) * neighbours
         attention = attention * (attention.square().sum(2, keepdim=True) + 1e-9).rsqrt()
         attended = (m.unflatten(-1, (self.heads, -1)) * attention.unsqueeze(-1)).flatten(-2)
         total, first = pairs.gather(attended, scalars=True).split((1, 3), 2)

@@ -77,20 +77,27 @@ def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] |
     if wanted and len(arrays) != wanted:
         hint = "; fragments of one scaffold belong in one record" if task == "grow" else ""
         raise UserError(f"{task} takes {_count(wanted, 'molecule')}, got {len(arrays):,}{hint}")
-    if task == "interpolate":
-        return [Fragment.take(adapter, arrays.select([row]), ()) for row in (0, 1)]
-    if task == "vary":
-        return [Fragment.take(adapter, arrays, ())]
+    kind, largest = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms", max(adapter.sizes)
+    if task in ("interpolate", "vary"):
+        whole = [Fragment.take(adapter, arrays.select([row]), ()) for row in range(len(arrays))]
+        for part in whole:
+            if len(part) > largest:
+                raise UserError(
+                    f"the input has {len(part)} {kind}, and the model knows molecules of at most {largest}; train on"
+                    " larger molecules"
+                )
+        return whole
     fragment = Fragment.take(adapter, arrays, range(1, arrays.atomic_numbers.size + 1) if keep is None else keep)
-    kept, largest = len(fragment), max(adapter.sizes)
-    least = fragment.gap() if task == "link" else 1
+    kept, least = len(fragment), fragment.gap() if task == "link" else 1
+    most = 2 * least + 1
+    if adapter.hydrogens == "explicit":  # two hydrogens to each atom of a chain, and its two ends
+        most = 3 * most + 2
     if kept >= largest:
-        kind = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms"
         raise UserError(
             f"{kept} {kind} stay, and the model knows molecules of at most {largest}; keep fewer, or train on larger"
             " molecules"
         )
-    return [replace(fragment, sizes=(kept + least, kept + 2 * least + 1 if task == "link" else None))]
+    return [replace(fragment, sizes=(kept + least, kept + most if task == "link" else None))]
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,13 @@ quantitative estimate of drug-likeness, and the molecular weight in g/mol."""
 def column(records: MoleculeArrays | HeavyAtoms, name: str) -> NDArray[np.float64] | None:
     """Return a property of each molecule, (M,), NaN where unknown; None if neither the file nor RDKit has it."""
     if name in records.properties:
-        return np.asarray(records.properties[name], np.float64)
+        values = np.asarray(records.properties[name], np.float64)
+        return np.where(np.isfinite(values), values, np.nan)
     if name not in COMPUTED or not (records.num_bonds > 0).any():
         return None
-    return np.array([compute(to_mol(molecule), name) for molecule in records], np.float64)
+    bonded = (records.num_bonds > 0) | (records.num_atoms == 1)
+    known = zip(bonded, records, strict=True)
+    return np.array([compute(to_mol(molecule), name) if good else np.nan for good, molecule in known], np.float64)
 
 
 def compute(mol: Chem.Mol, name: str) -> float:
@@ -70,6 +73,8 @@ def standards(records: MoleculeArrays | HeavyAtoms, names: list[str]) -> dict[st
     """
     result = {}
     for name in names:
+        if name == "class":  # means the class of an object in a model's configuration
+            raise UserError("a column named 'class' cannot be a condition; rename it in the file")
         values = column(records, name)
         if values is None:
             raise UserError(f"no numeric column {name!r} to condition on; there are: {known_columns(records)}")

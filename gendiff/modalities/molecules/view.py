@@ -10,7 +10,7 @@ import numpy as np
 from rdkit import Chem
 
 from gendiff.files import UserError
-from gendiff.modalities.molecules.records import Molecule, MoleculeArrays, to_mol
+from gendiff.modalities.molecules.records import Molecule, MoleculeArrays, from_mol, to_mol
 from gendiff.modalities.molecules.write import mol_block
 
 STICKS = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
@@ -68,10 +68,12 @@ def _several(molecules: Any) -> list[Chem.Mol | Molecule]:
 
 
 def _plain(one: Chem.Mol | Molecule) -> Chem.Mol:
-    """A molecule without name and properties."""
-    mol = Chem.Mol(one if isinstance(one, Chem.Mol) else to_mol(one))
+    """A molecule of nothing but arrays: elements, coordinates, bonds, charges."""
+    if isinstance(one, Chem.Mol):
+        if not one.GetNumConformers() or not one.GetNumAtoms():
+            raise ValueError("a view needs molecules with finite 3-D coordinates")
+        one = from_mol(one, smiles="", name="")
+    mol = to_mol(one._replace(name="", smiles="", properties={}))
     if not mol.GetNumConformers() or not np.isfinite(mol.GetConformer().GetPositions()).all():
         raise ValueError("a view needs molecules with finite 3-D coordinates")
-    for name in mol.GetPropNames(includePrivate=True, includeComputed=False):
-        mol.ClearProp(name)
     return mol

@@ -186,7 +186,7 @@ def test_nothing_is_mirrored():
     """Carbons without symmetry, nearly in a plane: they come close to their mirror image, and no closer by turning."""
     hand = np.array([[0, 0, 0], [3, 0, 0], [0, 5, 0], [6, 7, 0], [1, 2, 1.2]], np.float32)
     mirror = MoleculeArrays(np.array([5, 5]), np.full(10, 6), np.concatenate([hand, hand * [1, 1, -1]]))
-    first, second = fragments(examples.model().modality, mirror, "interpolate")
+    first, second = fragments(Molecules([6], {5: 1}), mirror, "interpolate")
     a, b = (part.state["position"].double() for part in first.match(second))
     assert (a - b).norm(dim=1).max() > 0.1
     assert torch.allclose(torch.pdist(b).sort()[0], torch.pdist(second.state["position"].double()).sort()[0], atol=1e-5)
@@ -329,3 +329,18 @@ def test_an_element_that_the_model_does_not_know_is_named():
         examples.model().edit([mol], "grow", 1)
     made = examples.model().edit([mol], "grow", 1, keep=[1], resamples=1).records
     assert made[0].GetAtomWithIdx(0).GetSymbol() == "C"
+
+
+def test_a_linker_of_all_atoms_has_room_for_its_hydrogens():
+    pieces, sizes = points((0, 0, 0), (4.5, 0, 0)), {}
+    for hydrogens in ("implicit", "explicit"):
+        adapter = Molecules([1, 6], {n: 1 for n in range(1, 40)}, hydrogens)
+        sizes[hydrogens] = fragments(adapter, pieces, "link")[0].sizes
+    low, high = sizes["implicit"]
+    assert sizes["explicit"] == (low, 2 + 3 * (high - 2) + 2)
+
+
+def test_a_molecule_larger_than_any_known_is_not_varied():
+    adapter = Molecules([6, 8], {3: 1})
+    with pytest.raises(UserError, match="the input has 4 heavy atoms, and the model knows molecules of at most 3"):
+        fragments(adapter, [named("CCCO")], "vary")

@@ -16,7 +16,7 @@ from gendiff.modalities.molecules.metrics import evaluate
 from gendiff.modalities.molecules.metrics.asked import rank_correlation
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.properties import column, compute
-from gendiff.model import Model
+from gendiff.model import Model, load
 from gendiff.sample import Ancestral
 
 
@@ -196,3 +196,38 @@ def test_resampled_rank_correlations_are_those_of_scipy():
     index = rng.integers(30, size=(5, 30))
     got = rank_correlation(index.astype(float), x, y, axis=1)
     assert got == pytest.approx([spearmanr(x[row], y[row]).statistic for row in index], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["a.b", "type", "keys", "float", "pIC50 (nM)", "ΔG", "0"])
+def test_any_name_of_a_column_can_be_asked_for(name, tmp_path):
+    model = conditional(with_property(name), [name])
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert same(model.sample(3, condition={name: 20.0}), again.sample(3, condition={name: 20.0}))
+    assert not same(again.sample(3, sizes=(3, 3), condition={name: 2.0}), again.sample(3, sizes=(3, 3)), 1e-4)
+
+
+def test_a_name_that_a_configuration_keeps_for_itself_is_refused():
+    with pytest.raises(UserError, match="a column named 'class' cannot be a condition; rename it"):
+        Molecules.fit(with_property("class"), hydrogens="implicit", conditions=["class"])
+
+
+def test_what_has_no_bonds_or_no_finite_number_is_unknown():
+    bare = arrays().select(slice(3))
+    bare = type(bare)(bare.num_atoms, bare.atomic_numbers, bare.positions)
+    mixed = type(bare).concatenate([bare, arrays().select(slice(3, 6))])
+    assert np.isnan(column(mixed, "logP")).tolist() == [True] * 3 + [False] * 3
+    values = [float(i) for i in range(39)] + [float("inf")]
+    adapter = Molecules.fit(with_property(values=values), hydrogens="implicit", conditions=["gap"])
+    assert adapter.encode(with_property(values=values)).condition["gap"].isnan().tolist() == [False] * 39 + [True]
+    assert adapter.conditions["gap"][0] == pytest.approx(19)
+
+
+def test_the_mode_of_a_model_comes_back_after_an_error():
+    model = conditional(with_property(), ["gap"])
+    model.denoiser.train()
+    with pytest.raises(ZeroDivisionError):
+        model.sample(2, progress=lambda done, total: 1 / 0)
+    assert model.denoiser.training
+    with pytest.raises(UserError, match="--guidance must be a finite number, got nan"):
+        model.sample(2, condition={"gap": 1.0}, guidance=float("nan"))

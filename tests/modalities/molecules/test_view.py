@@ -74,7 +74,11 @@ def test_no_text_of_a_molecule_is_in_the_view(recorder):
     mol = molecule("CO", evil)
     mol.SetProp("SMILES", evil)
     mol.SetProp("invalid", evil)
-    mol.GetAtomWithIdx(0).SetProp("molAtomMapNumber", "7")
+    for name in ("molAtomMapNumber", "molFileAlias", "molFileValue"):
+        mol.GetAtomWithIdx(0).SetProp(name, evil)
+    group = Chem.CreateMolSubstanceGroup(mol, "DAT")
+    group.SetProp("FIELDNAME", "x")
+    group.SetProp("QUERYTYPE", evil)
     assert "script" not in repr(view(mol).calls)
     assert mol.GetProp("_Name") == evil  # as it was
 
