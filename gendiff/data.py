@@ -180,25 +180,55 @@ def locate(name: str) -> list[Path]:
     folder = cache_folder() / "data" / name
     if not (folder / "dataset.json").is_file():
         raise UserError(f"{name} is not here yet; gendiff data get {name} fetches it")
-    parts = read_json(folder / "dataset.json")["parts"]
+    return _part_files(folder, part, f"gendiff data get {name}")
+
+
+def prepared(folder: Path) -> dict[str, Any]:
+    """Return what dataset.json says of a folder that `gendiff data get` has made, {} if it is missing or damaged."""
+    try:
+        facts = read_json(folder / "dataset.json")
+        words = all(isinstance(facts[key], str) for key in ("name", "modality", "gendiff", "prepared"))
+        parts = bool(facts["parts"]) and all(files for files in facts["parts"].values())
+        counts = all(isinstance(count, int) for count in facts["records"].values() if count is not None)
+        known = all(isinstance(file["bytes"], int) and len(file["sha256"]) == 64 for file in facts["files"].values())
+        names = [*facts["files"], *(name for files in facts["parts"].values() for name in files)]
+        plain = all(name == Path(name).name for name in names)  # the files lie in the folder and nowhere else
+    except (UserError, KeyError, TypeError, AttributeError):
+        return {}
+    return facts if words and parts and counts and known and plain else {}
+
+
+def _part_files(folder: Path, part: str, command: str) -> list[Path]:
+    """Return the files of a part of a prepared folder, which `command` prepares again."""
+    facts = prepared(folder)
+    if not facts:
+        raise UserError(f"{folder / 'dataset.json'}: is damaged; {command} prepares the set again")
+    parts = facts["parts"]
     part = part or ("train" if "train" in parts else next(iter(parts)))
     if part not in parts:
-        raise UserError(f"{name} has no part {part!r}; there are: {', '.join(parts)}")
+        raise UserError(f"{facts['name']} has no part {part!r}; there are: {', '.join(parts)}")
     files = [folder / file for file in parts[part]]
     for file in files:
         if not file.is_file():
-            raise UserError(f"{file}: is gone; gendiff data get {name} prepares it again")
+            raise UserError(f"{file}: is gone; {command} prepares it again")
     return files
 
 
 def resolve(words: Iterable[str | Path]) -> list[Path]:
     """Return files for what users name as examples: files as they are, and names of data sets as :func:`locate` does.
 
-    A file that exists comes before a data set of the same name.
+    A file that exists comes before a data set of the same name. A folder that `gendiff data get NAME -o FOLDER` has
+    made stands for the training part in it.
     """
     entries = manifest()
-    known = [(word, str(word).partition("/")[0] in entries and not Path(word).exists()) for word in words]
-    return [file for word, is_set in known for file in (locate(str(word)) if is_set else [Path(word)])]
+
+    def files(word: str | Path) -> list[Path]:
+        path = Path(word)
+        if (path / "dataset.json").is_file():
+            return _part_files(path, "", f"move the folder away, and gendiff data get NAME -o {path}")
+        return locate(str(word)) if str(word).partition("/")[0] in entries and not path.exists() else [path]
+
+    return [file for word in words for file in files(word)]
 
 
 def batch_stream(sizes: Tensor, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:

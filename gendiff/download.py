@@ -36,6 +36,9 @@ from gendiff.files import UserError, read_json, write_json
 MAX_BYTES = 1 << 30
 """Largest download whose size nobody states: 1 GiB."""
 
+MAX_HEADER = 1 << 20
+"""Largest header of a file in a tar archive, its long name for instance: 1 MiB."""
+
 CHUNK = 1 << 16
 DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}
 PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may answer otherwise in a moment
@@ -118,7 +121,7 @@ def fetch(
             failures, best = (0, size) if size > best else (failures + 1, best)
             if failures >= attempts:
                 kept = f"; {size:,} bytes stay in {part}, and the same command goes on from there" if size else ""
-                raise UserError(f"{source.url}: {reason} ({attempts} attempts){kept}") from None
+                raise UserError(f"{source.url}: {reason} ({attempts} attempts){kept}; {_by_hand(path)}") from None
             time.sleep(min(pause * 2 ** max(failures - 1, 0), 60.0))
     with part.open("rb+") as file:
         os.fsync(file.fileno())
@@ -205,10 +208,13 @@ def read_tar(path: str | Path, max_members: int, max_bytes: int) -> Iterator[tup
         max_bytes: Largest size of one file.
 
     Raises:
-        UserError: for links, devices, names that lead out of a folder, and more or larger files than that. Read inside
-            :func:`unpacking`, so that a damaged archive becomes one too.
+        UserError: for links, devices, sparse files, names that lead out of a folder, headers of over 1 MiB, and more
+            or larger files than that. Read inside :func:`unpacking`, so that a damaged archive becomes one too.
     """
-    with _decompressed(Path(path)) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
+    with (
+        _decompressed(Path(path)) as plain,
+        tarfile.open(fileobj=plain, mode="r|", tarinfo=_Header) as archive,
+    ):
         for count, member in enumerate(archive, 1):
             archive.members.clear()  # type: ignore[attr-defined]  # it remembers every member it has met
             name = PurePosixPath(member.name)
@@ -229,12 +235,33 @@ def read_tar(path: str | Path, max_members: int, max_bytes: int) -> Iterator[tup
             pass
 
 
+class _Header(tarfile.TarInfo):
+    """The header of a file in an archive; refuses what would be read into memory whole, whatever its size."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        self._check_size()
+        return super()._proc_pax(archive)  # type: ignore[misc]
+
+    def _proc_gnulong(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        self._check_size()
+        return super()._proc_gnulong(archive)  # type: ignore[misc]
+
+    def _proc_sparse(self, *_: Any) -> tarfile.TarInfo:
+        raise UserError("the archive has a sparse file; such archives are refused")
+
+    _proc_gnusparse_10 = _proc_sparse  # its map of holes has no bound
+
+    def _check_size(self) -> None:
+        if self.size > MAX_HEADER:
+            raise UserError(f"the archive has a header of {self.size:,} bytes, more than {MAX_HEADER:,}")
+
+
 @contextmanager
 def unpacking(path: str | Path) -> Iterator[None]:
     """Turn what libraries raise over a damaged archive into a :class:`UserError` that names it."""
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, RecursionError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: is damaged or no archive ({error}); delete it to fetch it again") from None
     except OSError as error:
         if error.errno is not None:  # of the system, not of a decompressor
@@ -415,10 +442,11 @@ def _read_state(path: Path, url: str) -> dict[str, Any]:
 
 
 def _refusal(source: Source, path: Path, answer: str) -> str:
-    return (
-        f"{source.url}: the server answers {answer}; if a browser gets the file, save it as {path.absolute()}"
-        f" and repeat the command"
-    )
+    return f"{source.url}: the server answers {answer}; {_by_hand(path)}"
+
+
+def _by_hand(path: Path) -> str:
+    return f"if a browser gets the file, save it as {path.absolute()} and repeat the command"
 
 
 def _words(error: Any) -> str:

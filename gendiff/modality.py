@@ -246,13 +246,17 @@ class Modality(Configurable, ABC):
         """Return the identities of examples, against which "new" is judged."""
 
     @abstractmethod
-    def write(self, records: list[Any], path: str | Path) -> None:
-        """Write records in the format of the file's ending."""
+    def write(self, records: list[Any], path: str | Path) -> int:
+        """Write the records that fit the format of the file's ending; return how many they are.
+
+        Raises:
+            UserError: "PATH: there is no ..." if none fits; else, if the file cannot be written.
+        """
 
     @classmethod
     @abstractmethod
     def write_examples(cls, records: Any, path: str | Path) -> None:
-        """Write what :meth:`read` returned in the format of the file's ending."""
+        """Write what :meth:`read` returned, with its properties, in the format of the file's ending."""
 
     @classmethod
     @abstractmethod

@@ -350,7 +350,9 @@ def test_a_full_disk_is_noticed_before_the_body(site, tmp_path, monkeypatch):
 
 def test_no_network_is_one_line(tmp_path, site):
     url = site.url.rsplit(":", 1)[0] + ":9/data"  # the port of "discard", where nobody listens
-    with pytest.raises(UserError, match=r"the connection failed \(Connection refused\) \(2 attempts\)$"):
+    with pytest.raises(
+        UserError, match=r"the connection failed \(Connection refused\) \(2 attempts\); .* save it as .*/a and repeat"
+    ):
         fetch(Source(url), tmp_path / "a", attempts=2, pause=0.001)
     assert names(tmp_path) == []
 
@@ -426,6 +428,33 @@ def test_an_archive_is_read_in_its_order(tmp_path, mode):
 def test_hostile_archives_are_refused(tmp_path, members, message):
     with pytest.raises(UserError, match=message):
         read(archive(tmp_path / "x", members))
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("field", ["name", "linkname"])
+def test_names_of_megabytes_are_refused_unread(tmp_path, form, field):
+    """They would be read into memory whole: a small archive becomes gigabytes."""
+    with tarfile.open(tmp_path / "x", "w:gz", format=form) as tar:
+        member = tarfile.TarInfo("a")
+        setattr(member, field, "a" * (download.MAX_HEADER + 1))
+        tar.addfile(member)
+    with pytest.raises(UserError, match=r"has a header of 1,0\d\d,\d{3} bytes, more than 1,048,576"):
+        read(tmp_path / "x")
+
+
+def test_long_names_are_read(tmp_path):
+    members = [("a" * 3000, b"1")]
+    assert read(archive(tmp_path / "x", members)) == members
+
+
+def test_sparse_files_are_refused(tmp_path):
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x", "GNU.sparse.realsize": "9"}
+    with tarfile.open(tmp_path / "x", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("x")
+        member.pax_headers, member.size = pax, 512
+        tar.addfile(member, io.BytesIO(b"1\n0\n9\n".ljust(512, b"\0")))
+    with pytest.raises(UserError, match="has a sparse file"):
+        read(tmp_path / "x")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

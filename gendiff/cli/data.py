@@ -69,6 +69,7 @@ def _list(sets: dict[str, dict[str, Any]]) -> None:
 
 
 def _info(name: str, entry: dict[str, Any]) -> None:
+    from gendiff.data import prepared
     from gendiff.download import human_size
 
     say(f"name: {name} ({_state(name, entry)})")
@@ -84,14 +85,14 @@ def _info(name: str, entry: dict[str, Any]) -> None:
         else:
             say(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
     folder = _folder(name)
-    facts = _facts(folder) if "sources" in entry else {}
+    facts = prepared(folder) if "sources" in entry else {}
     if facts:
         parts = "; ".join(_part(facts, part) for part in facts["parts"])
         say(f"here: {folder}: {parts}; prepared {facts['prepared']} by gendiff {facts['gendiff']}")
 
 
 def _get(name: str, entry: dict[str, Any], output: str | None) -> None:
-    from gendiff.data import builtin
+    from gendiff.data import builtin, prepared
     from gendiff.download import alone
     from gendiff.files import UserError, cache_folder, check_target, new_folder
     from gendiff.modality import find_modality
@@ -107,14 +108,19 @@ def _get(name: str, entry: dict[str, Any], output: str | None) -> None:
         _write(kind, [builtin(name)], str(output))
         return
     folder = _folder(name) if one_file or output is None else Path(output)
-    if folder.exists() and output is not None and not one_file and not _facts(folder):
-        raise UserError(f"{folder}: is there and is not a data set of gendiff; choose another name")
+    if folder.exists() and output is not None and not one_file:
+        there = prepared(folder).get("name")
+        if there is None:
+            raise UserError(f"{folder}: is there and is not a data set of gendiff; choose another name")
+        if there != name:
+            raise UserError(f"{folder}: holds another data set, {there}; choose another name")
     sources = cache_folder() / "sources" / name
     with alone(sources / ".lock"):
         _sweep(folder)
         if _in_order(folder):
             say(f"{name} is here and in order: {folder}")
         else:
+            _check_foreign(folder)
             facts = _fetch(name, entry, sources)
             say("preparing")
             with new_folder(folder, replace=True) as draft:
@@ -123,7 +129,7 @@ def _get(name: str, entry: dict[str, Any], output: str | None) -> None:
             size = sum(item["bytes"] for item in facts.values())
             if size > 1_000_000_000:
                 say(f"the publisher's files stay in {sources} and may be deleted now")
-        facts = _facts(folder)
+        facts = prepared(folder)
         for part in facts["parts"]:
             say(f"  {_part(facts, part)}")
         if one_file:
@@ -173,14 +179,27 @@ def _describe(name: str, entry: dict[str, Any], sources: dict[str, Any], made: d
 
 def _in_order(folder: Path) -> bool:
     """Say whether the prepared files are those that were made; tell what is not."""
+    from gendiff.data import prepared
     from gendiff.files import sha256
 
-    for file, known in _facts(folder).get("files", {}).items():
+    facts = prepared(folder)
+    for file, known in facts.get("files", {}).items():
         path = folder / file
         if not path.is_file() or path.stat().st_size != known["bytes"] or sha256(path) != known["sha256"]:
             say(f"{path}: is damaged or gone; preparing the set again")
             return False
-    return bool(_facts(folder))
+    return bool(facts)
+
+
+def _check_foreign(folder: Path) -> None:
+    """Refuse to replace a prepared folder into which somebody has put something of their own."""
+    from gendiff.data import prepared
+    from gendiff.files import UserError
+
+    facts = prepared(folder)
+    for path in sorted(folder.iterdir()) if facts else ():
+        if path.name not in (*facts["files"], "dataset.json"):
+            raise UserError(f"{path}: is not of the data set and would be lost; move it away and repeat the command")
 
 
 def _write(kind: Any, files: list[Path], output: str) -> None:
@@ -202,17 +221,11 @@ def _folder(name: str) -> Path:
     return cache_folder() / "data" / name
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    """Return what is known of a prepared folder, {} if it is none."""
-    from gendiff.files import read_json
-
-    path = folder / "dataset.json"
-    return read_json(path) if path.is_file() else {}
-
-
 def _state(name: str, entry: dict[str, Any]) -> str:
+    from gendiff.data import prepared
+
     if "sources" in entry:
-        return "here" if _facts(_folder(name)) else "to fetch"
+        return "here" if prepared(_folder(name)) else "to fetch"
     return "built in" if entry.get("file") else "elsewhere"
 
 

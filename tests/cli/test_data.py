@@ -17,6 +17,7 @@ from gendiff.data import locate, manifest, resolve
 from gendiff.download import alone
 from gendiff.files import UserError
 from gendiff.modalities.molecules.prepare import LOADERS, qm9
+from gendiff.modalities.molecules.read import read_molecules
 
 HYDROGEN_FLUORIDE = (
     "2\ngdb {} 0. 1. 1. 1.8 5. -0.3 0.1 0.4 2. 9.*^-3 -100.1 -100. -100. -100.2 5.\n"
@@ -268,6 +269,81 @@ def test_a_folder_or_a_file_of_the_user(gendiff, publisher, tmp_path):
         assert arrays["num_atoms"].tolist() == [2] * 45
     result = gendiff("data", "get", "qm9", "-o", tmp_path / "all.docx")
     assert "cannot write .docx" in result.err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".sdf", ".npz"])
+def test_one_file_keeps_the_properties(gendiff, publisher, tmp_path, suffix):
+    result = gendiff("data", "get", "table", "-o", tmp_path / f"all{suffix}")
+    assert result.status == 0, result.err
+    records, _ = read_molecules(tmp_path / f"all{suffix}")
+    assert {name: values.tolist() for name, values in records.properties.items()} == {"solubility": [1.1, -1.3]}
+
+
+def test_a_folder_of_another_set_is_refused(gendiff, publisher, tmp_path):
+    gendiff("data", "get", "table", "-o", tmp_path / "mine")
+    before = everything(tmp_path)
+    result = gendiff("data", "get", "qm9", "-o", tmp_path / "mine")
+    assert result.status == 1
+    assert result.err.splitlines() == [
+        f"gendiff: error: {tmp_path / 'mine'}: holds another data set, table; choose another name"
+    ]
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_files_of_the_user_survive_a_damaged_set(gendiff, publisher, tmp_path, mine):
+    folder = tmp_path / "mine" if mine else publisher.cache / "data" / "qm9"
+    words = ("data", "get", "qm9", *(("-o", folder) if mine else ()))
+    gendiff(*words)
+    (folder / "thesis.tex").write_text("years of work")
+    (folder / "valid.npz").write_bytes(b"?")
+    result = gendiff(*words)
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 1
+    assert f"{folder / 'thesis.tex'}: is not of the data set and would be lost" in result.err
+    (folder / "thesis.tex").rename(tmp_path / "thesis.tex")
+    assert gendiff(*words).status == 0
+    assert everything(folder) == ["dataset.json", "test.npz", "train.npz", "valid.npz"]
+
+
+DAMAGED = ["[]", "{}", '{"parts": {}}', "{", '{"parts": []}', '{"parts": {"train": ["../../x"]}}']
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_description_is_made_again(gendiff, publisher, tmp_path, text):
+    gendiff("data", "get", "qm9")
+    path = publisher.cache / "data" / "qm9" / "dataset.json"
+    good = path.read_text()
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"dataset\.json: is damaged; gendiff data get qm9 prepares the set again"):
+        locate("qm9")
+    assert gendiff("data", "list").out.splitlines()[0].split()[:3] == ["qm9", "to", "fetch"]
+    assert gendiff("data", "info", "qm9").status == 0
+    assert gendiff("data", "get", "qm9").status == 0
+    assert path.read_text() == good
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "dataset.json").write_text(text)
+    result = gendiff("data", "get", "qm9", "-o", tmp_path / "mine")
+    assert "is there and is not a data set of gendiff" in result.err
+
+
+@pytest.mark.parametrize("damage", [{"parts": {"train": ["../x"]}}, {"records": []}, {"files": {"a": {}}}, {"name": 1}])
+def test_one_wrong_entry_is_a_damaged_description(gendiff, publisher, damage):
+    gendiff("data", "get", "qm9")
+    path = publisher.cache / "data" / "qm9" / "dataset.json"
+    assert data.prepared(path.parent)
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert data.prepared(path.parent) == {}
+
+
+def test_a_prepared_folder_stands_for_its_training_part(gendiff, publisher, tmp_path):
+    gendiff("data", "get", "qm9", "-o", tmp_path / "mine")
+    assert resolve([tmp_path / "mine", f"{tmp_path}/mine/"]) == [tmp_path / "mine" / "train.npz"] * 2
+    (tmp_path / "mine" / "dataset.json").write_text("[]")
+    with pytest.raises(
+        UserError, match=r"is damaged; move the folder away, and gendiff data get NAME -o .*mine prepares the set again"
+    ):
+        resolve([tmp_path / "mine"])
 
 
 def test_large_sets_do_not_become_one_file(gendiff, publisher, tmp_path):

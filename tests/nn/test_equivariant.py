@@ -376,6 +376,14 @@ def test_bfloat16_autocast():
     check_bfloat16("cpu")
 
 
+def test_float16_autocast_has_no_number_out_of_range():
+    net, (x, level, mask, condition) = network(torch.float32, **ALL), data(4, 6, torch.float32, [6, 5, 3, 6])
+    with torch.autocast("cpu", torch.float16):
+        found = net(x, level, mask, condition)
+    for name, value in net(x, level, mask, condition).items():
+        torch.testing.assert_close(found[name].float(), value, rtol=0.1, atol=0.1 * value.abs().max().item())
+
+
 @pytest.mark.gpu
 def test_gpu_agrees_with_the_cpu():
     net, (x, level, mask, condition) = network(torch.float32, **ALL), data(4, 6, torch.float32, [6, 5, 3, 6])

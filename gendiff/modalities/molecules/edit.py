@@ -79,7 +79,7 @@ def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] |
         raise UserError(f"{task} takes {_count(wanted, 'molecule')}, got {len(arrays):,}{hint}")
     kind, largest = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms", max(adapter.sizes)
     if task in ("interpolate", "vary"):
-        whole = [Fragment.take(adapter, arrays.select([row]), ()) for row in range(len(arrays))]
+        whole: list[Part] = [Fragment.take(adapter, arrays.select([row]), ()) for row in range(len(arrays))]
         for part in whole:
             if len(part) > largest:
                 raise UserError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gendiff.data import Lazy, Ragged
 from gendiff.denoise import Denoiser
-from gendiff.files import UserError
+from gendiff.files import UserError, ending
 from gendiff.modalities.molecules import bonds, draw, edit, metrics, read, write
 from gendiff.modalities.molecules.encode import check_known, from_state, to_ragged
 from gendiff.modalities.molecules.networks import build_network
@@ -298,12 +298,15 @@ class Molecules(Modality):
             found |= metrics.smiles_set(part, self.rule, self.hydrogens)  # type: ignore[arg-type]
         return found
 
-    def write(self, records: list[Any], path: str | Path) -> None:  # noqa: D102
-        write.write_molecules(records, Path(path))
+    def write(self, records: list[Any], path: str | Path) -> int:  # noqa: D102
+        return write.write_molecules(records, Path(path))
 
     @classmethod
     def write_examples(cls, records: MoleculeArrays, path: str | Path) -> None:  # noqa: D102
-        write.write_molecules(records.to_mols(), Path(path))
+        if ending(path) == ".npz":
+            records.save_npz(path)
+        else:
+            write.write_molecules(records.to_mols(), Path(path))
 
     @classmethod
     def evaluate(cls, generated: MoleculeArrays, reference: MoleculeArrays, **options: Any) -> metrics.Table:  # noqa: D102

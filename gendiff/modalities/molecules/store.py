@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, overload
@@ -27,6 +29,9 @@ from gendiff.modalities.molecules.records import CHUNK, Molecule, MoleculeArrays
 
 FORMAT = 1
 """Version of the layout and of what reading makes of a file; another one is another store."""
+
+DAY = 86_400
+"""Seconds after which a folder that is being written counts as left behind."""
 
 COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "num_atoms": (np.int64, ()),
@@ -167,14 +172,31 @@ def keep(
             return (*_open(folder, key), "opened from the cache, where an earlier run kept them as arrays")
         except UserError:
             line = "what an earlier run kept in the cache was damaged: the files were read again, and kept anew"
-    with new_folder(folder, replace=True) as temporary:
-        with _Writer(temporary) as writer:
-            for part in parts():
-                writer.append(part)
-        facts = {"key": key, "properties": list(writer.properties), "rows": writer.rows(), "report": report()}
-        facts["sha256"] = {name: sha256(temporary / f"{name}.npy") for name in writer.columns}
-        write_json(temporary / "store.json", facts)
+    _sweep(folder.parent)
+    try:
+        with new_folder(folder, replace=True) as temporary:
+            with _Writer(temporary) as writer:
+                for part in parts():
+                    writer.append(part)
+            facts = {"key": key, "properties": list(writer.properties), "rows": writer.rows(), "report": report()}
+            facts["sha256"] = {name: sha256(temporary / f"{name}.npy") for name in writer.columns}
+            write_json(temporary / "store.json", facts)
+    except UserError:
+        try:  # another process may have put an equal store there meanwhile
+            return (*_open(folder, key), "opened from the cache, where another run has just kept them as arrays")
+        except UserError:
+            pass
+        raise
     return (*_open(folder, key), line)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what killed processes have left half-written: folders in which nothing was written for a day."""
+    for pattern in (".*.part", ".*.old"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):  # swept by another process, or finished
+                if max(item.stat().st_mtime for item in (path, *path.iterdir())) < time.time() - DAY:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _open(folder: Path, key: dict[str, Any]) -> tuple[StoredMolecules, dict[str, Any]]:

@@ -87,7 +87,8 @@ def is_valid(mol: Chem.Mol) -> bool:
     """Whether a molecule is noted as valid or, if nothing is noted, RDKit accepts it."""
     if mol.HasProp("invalid"):
         return False
-    return mol.GetProp("valid") == "true" if mol.HasProp("valid") else bool(canonical_smiles(mol))
+    noted = mol.GetProp("valid") if mol.HasProp("valid") else ""
+    return noted == "true" if noted in ("true", "false") else bool(canonical_smiles(mol))
 
 
 def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
@@ -178,7 +179,7 @@ def sdf_record(mol: Chem.Mol) -> str:
     for name in mol.GetPropNames(includePrivate=False, includeComputed=False):
         if name != "invalid":  # the same as `reason`
             label, value = clean_name(name).replace("<", "(").replace(">", ")"), clean_name(mol.GetProp(name), 2_000)
-            lines.append(f">  <{label}>\n{value}\n\n")
+            lines.append(f">  <{label}>\n{_inert(value)}\n\n")
     return "".join(lines) + "$$$$\n"
 
 
@@ -188,7 +189,7 @@ def mol_block(mol: Chem.Mol) -> str:
     Without a conformer all coordinates are zero or, if the molecule is noted as invalid, NaN.
     """
     mol = Chem.Mol(mol)
-    mol.SetProp("_Name", _title(mol))
+    mol.SetProp("_Name", _inert(_title(mol)))
     if not mol.GetNumConformers():
         conformer = Chem.Conformer(mol.GetNumAtoms())
         conformer.Set3D(False)
@@ -218,7 +219,7 @@ def _plain_block(mol: Chem.Mol, positions: NDArray[np.float64]) -> str:
     ]
     body = ["BEGIN CTAB", f"COUNTS {len(atoms)} {len(bonds)} 0 0 0", "BEGIN ATOM", *atoms, "END ATOM"]
     body += ["BEGIN BOND", *bonds, "END BOND", "END CTAB"] if bonds else ["END CTAB"]
-    head = [_title(mol), f"{'gendiff':>10}{'3D':>12}", "", "  0  0  0     0  0            999 V3000"]
+    head = [_inert(_title(mol)), f"{'gendiff':>10}{'3D':>12}", "", "  0  0  0     0  0            999 V3000"]
     return "\n".join([*head, *(f"M  V30 {line}" for line in body), "M  END"]) + "\n"
 
 
@@ -240,6 +241,11 @@ def _smiles(mol: Chem.Mol) -> str:
 
 def _title(mol: Chem.Mol) -> str:
     return clean_name(mol.GetProp("_Name")) if mol.HasProp("_Name") else ""
+
+
+def _inert(text: str) -> str:
+    """A line of an SDF. What begins like the end of a record or a new field is moved on by a space."""
+    return f" {text}" if text.startswith(("$$$$", "M  END", ">")) else text
 
 
 def _has_coordinates(mol: Chem.Mol) -> bool:

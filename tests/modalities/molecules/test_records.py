@@ -258,6 +258,21 @@ def test_heavy_atoms_alone_still_tell_the_molecule(smiles):
     assert canonical_smiles(heavy.to_mols()[0]) == Chem.CanonSmiles(smiles)
 
 
+def test_finite_properties_go_to_rdkit_and_back():
+    mol = embedded("CCO")
+    notes = {"logP": "-0.5", "index": "7", "valid": "true", "SMILES": "CCO", "bad": "nan", "long": "inf", "_mine": "3"}
+    for name, value in notes.items():
+        mol.SetProp(name, value)
+    mol.SetDoubleProp("third", 1 / 3)
+    molecule = from_mol(mol)
+    assert molecule.properties == {"logP": -0.5, "index": 7.0, "third": pytest.approx(1 / 3)}
+    numbers = {"a": 1 / 3, "b": 7.0, "c": -1e300, "d": float("nan"), "_Name": 1.0}
+    back = to_mol(molecule._replace(properties=numbers, name="title"))
+    assert back.GetProp("_Name") == "title"
+    assert back.GetProp("b") == "7"
+    assert from_mol(back).properties == {name: numbers[name] for name in "abc"}
+
+
 def test_from_mol_takes_any_bonds_and_needs_coordinates():
     mol = Chem.MolFromSmiles("C(C)(C)(C)(C)C", sanitize=False)
     with pytest.raises(ValueError, match="coordinates"):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import time
 import tracemalloc
 import weakref
 from itertools import islice
@@ -307,6 +308,52 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(file, cache, monkeypatch):
         read_molecules(file, store=True)
     assert str(cache) in str(error.value)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_process_may_be_first(file, cache, tmp_path, monkeypatch, whole):
+    """It puts its store there between the look at the place and the move."""
+    plain, _ = read_molecules(file)
+    read_molecules(file, store=True)
+    (folder,) = (cache / "molecules").iterdir()
+    folder.rename(tmp_path / "theirs")
+    if not whole:
+        flip(tmp_path / "theirs" / "positions.npy")
+    move = os.replace
+
+    def late(source, target):
+        if Path(target) == folder:
+            shutil.copytree(tmp_path / "theirs", folder)
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    if not whole:
+        with pytest.raises(UserError, match="not empty"):
+            read_molecules(file, store=True)
+        return
+    stored, report = read_molecules(file, store=True)
+    assert "another run has just kept them" in report.lines()[-1]
+    assert_equal(stored, plain)
+    assert list((cache / "molecules").iterdir()) == [folder]
+
+
+def test_what_killed_processes_left_is_swept_after_a_day(file, cache):
+    now = time.time()
+    ages = {".old.abc.part": 2, ".old.abc.old": 2, ".new.abc.part": 0.5, "other": 2}
+    for name, days in ages.items():
+        left = cache / "molecules" / name
+        left.mkdir(parents=True)
+        (left / "positions.npy").write_bytes(b"half")
+        for path in (left / "positions.npy", left):
+            os.utime(path, (now - days * store.DAY,) * 2)
+    busy = cache / "molecules" / ".busy.abc.part"
+    busy.mkdir()
+    (busy / "positions.npy").write_bytes(b"half")
+    os.utime(busy, (now - 2 * store.DAY,) * 2)  # its columns are still being written
+    read_molecules(file, store=True)
+    names = {path.name for path in (cache / "molecules").iterdir()}
+    assert {".busy.abc.part", ".new.abc.part", "other"} < names
+    assert not any(name.startswith(".old") for name in names)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

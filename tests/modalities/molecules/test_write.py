@@ -290,6 +290,33 @@ def test_text_cannot_break_out_of_its_field():
     assert sum(line.startswith(">") for line in lines) == 1
 
 
+@pytest.mark.parametrize("text", ["$$$$", "M  END", ">  <x>"])
+def test_no_line_of_text_ends_a_record(molecules, tmp_path, text):
+    mol = Chem.Mol(molecules[0])
+    mol.SetProp("_Name", text)
+    mol.SetProp("first", text)
+    mol.SetProp("last", "1.5")
+    assert text not in [line[: len(text)] for line in sdf_record(mol).splitlines()[:1]]
+    broken = impossible()
+    broken.SetProp("_Name", text)
+    write_molecules([mol, broken, molecules[1]], tmp_path / "a.sdf")
+    content = (tmp_path / "a.sdf").read_text().splitlines()
+    assert content.count("$$$$") == content.count("M  END") == 3
+    arrays, report = read_molecules(tmp_path / "a.sdf", "skip")
+    assert report.records == 3
+    assert arrays.names[0] == text
+    assert arrays.properties["last"][0] == 1.5
+    with Chem.SDMolSupplier(str(tmp_path / "a.sdf")) as supplier:
+        assert supplier[0].GetProp("last") == "1.5"
+
+
+def test_a_column_called_valid_is_not_our_note(tmp_path):
+    arrays = MoleculeArrays.from_mols([embed_3d(Chem.MolFromSmiles("CCO"))])
+    arrays.properties.update(valid=np.array([0.0]), SMILES=np.array([1.0]), invalid=np.array([1.0]))
+    write_molecules(arrays.to_mols(), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["smiles,name,valid", "CCO,,0"]
+
+
 def test_molecules_without_coordinates_go_where_they_fit(molecules, tmp_path):
     flat = Chem.MolFromSmiles("CC")
     broken = Chem.Mol(molecules[0])
@@ -350,7 +377,11 @@ def test_npz_holds_the_documented_arrays(molecules, tmp_path):
     with np.load(path, allow_pickle=False) as arrays:
         assert set(arrays) == {
             *("num_atoms", "atomic_numbers", "positions", "charges", "formal_charge"),
-            *("smiles", "name", "num_bonds", "bonds"),
+            *("smiles", "name", "num_bonds", "bonds", "properties", "property_names"),
         }
+        names = ["QED", "logP", "MW", "seed", "index"]  # numbers alone, not `valid` or `SMILES`
+        assert [name.decode() for name in arrays["property_names"]] == names
+        expected = [[float(mol.GetProp(name)) for name in names] for mol in molecules]
+        np.testing.assert_array_equal(arrays["properties"], expected)
         assert arrays["formal_charge"].tolist() == [Chem.GetFormalCharge(mol) for mol in molecules]
         assert arrays["num_atoms"].sum() == len(arrays["positions"]) == len(arrays["charges"])

@@ -62,7 +62,10 @@ def modelled(molecules: MoleculeArrays, hydrogens: Hydrogens) -> MoleculeArrays:
 def same_molecules(a: MoleculeArrays, b: MoleculeArrays) -> bool:
     """Whether two sets are the same, so that their bonds need not be drawn twice."""
     names = ("num_atoms", "atomic_numbers", "positions", "charges")
-    return a is b or (list(a.smiles or ()) == list(b.smiles or ()) and all(np.array_equal(getattr(a, k), getattr(b, k)) for k in names))
+    return a is b or (
+        list(a.smiles or ()) == list(b.smiles or ())
+        and all(np.array_equal(getattr(a, k), getattr(b, k)) for k in names)
+    )
 
 
 def draw_bonds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Molecule(NamedTuple):
 def from_mol(mol: Chem.Mol, smiles: str | None = None, name: str | None = None) -> Molecule:
     """Take the arrays out of an RDKit molecule with a conformer. Aromatic bonds become a Kekulé structure if they can.
 
+    Its public properties that are finite numbers, or texts of such, are kept.
+
     Arguments:
         mol: The molecule, sanitised or not, of the atoms it shows (hydrogens are not added).
         smiles: Its SMILES if it is known already; else :func:`canonical_smiles`.
@@ -52,12 +55,29 @@ def from_mol(mol: Chem.Mol, smiles: str | None = None, name: str | None = None) 
         _bond_table(mol),
         smiles,
         clean_name(name),
-        {},
+        _numbers(mol),
     )
 
 
+def _numbers(mol: Chem.Mol) -> dict[str, float]:
+    """The public properties of a molecule that are finite numbers."""
+    numbers = {}
+    for name in mol.GetPropNames(includePrivate=False, includeComputed=False):
+        try:
+            value = float(mol.GetProp(name))
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            numbers[name] = value
+    return numbers
+
+
 def to_mol(molecule: Molecule) -> Chem.Mol:
-    """Build an RDKit molecule with implicit hydrogens at open valences; unsanitised if RDKit rejects the bonds."""
+    """Build an RDKit molecule with implicit hydrogens at open valences; unsanitised if RDKit rejects the bonds.
+
+    Its finite properties become public properties of the molecule, as text; words that RDKit and gendiff keep for
+    notes of their own (`_…`, `SMILES`, `invalid`) do not.
+    """
     mol = Chem.RWMol()
     for number, charge in zip(molecule.atomic_numbers.tolist(), molecule.charges.tolist(), strict=True):
         atom = Chem.Atom(number)
@@ -76,6 +96,9 @@ def to_mol(molecule: Molecule) -> Chem.Mol:
     mol.AddConformer(conformer, assignId=True)
     if molecule.name:
         mol.SetProp("_Name", molecule.name)
+    for name, value in molecule.properties.items():
+        if math.isfinite(value) and not name.startswith("_") and name not in ("", "SMILES", "invalid"):
+            mol.SetProp(name, repr(float(value)).removesuffix(".0"))
     result = Chem.Mol(mol)
     if len(molecule.bonds) or len(molecule.atomic_numbers) == 1:
         sane = Chem.Mol(result)
