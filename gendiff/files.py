@@ -30,6 +30,10 @@ class UserError(Exception):
     """Exit status of a command that meets it."""
 
 
+class NothingFits(UserError):
+    """None of the records can be written in the format of a file."""
+
+
 def check_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Path:
     """Return `path` as a Path after checking that it is a readable, non-empty file of at most `max_bytes`.
 

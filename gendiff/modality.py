@@ -250,7 +250,8 @@ class Modality(Configurable, ABC):
         """Write the records that fit the format of the file's ending; return how many they are.
 
         Raises:
-            UserError: "PATH: there is no ..." if none fits; else, if the file cannot be written.
+            NothingFits: if none of them can be written in this format.
+            UserError: if the file cannot be written.
         """
 
     @classmethod

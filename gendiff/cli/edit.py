@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import UsageError, bounds, parse, parser, say, step_bar, words
 from gendiff.cli.sample import check_output, pick_device, read_sidecar, write_samples
-from gendiff.files import UserError, sha256, write_json
+from gendiff.files import UserError, ending, sha256, write_json
 
 TASKS = ("grow", "link", "vary", "interpolate")
 
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
         progress=step_bar("editing"),
     )
     seconds = time.monotonic() - begin
-    write_samples(
+    written = write_samples(
         model,
         drawn,
         output,
@@ -123,7 +123,10 @@ def main(argv: Sequence[str]) -> int:
     }
     write_json(output.with_suffix(".json"), read_sidecar(output) | facts)
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
-    say(f"{len(drawn.records):,} {model.modality.name} in {seconds:.1f} s{rate}: {output}")
+    number = f"{len(drawn.records):,} {model.modality.name}"
+    if written < len(drawn.records):
+        number = f"{written:,} of {number} fit {ending(output)}, made"
+    say(f"{number} in {seconds:.1f} s{rate}: {output}")
     if drawn.remark:
         say(drawn.remark)
     return 0

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import read_sidecar
 from gendiff.data import resolve
-from gendiff.files import check_target, write_json
+from gendiff.files import UserError, check_target, write_json
 from gendiff.modality import find_modality
 
 
@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     kind: Any = find_modality(args.modality or sidecar.get("modality") or "molecules")
     if args.json:
         check_target(args.json, (".json",))
+        if sidecar and Path(args.json).resolve() == Path(args.generated).with_suffix(".json").resolve():
+            raise UserError(f"{args.json}: says how the samples were made, which would be lost; choose another --json")
     generated, drawn = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
     reference, report = kind.read(resolve(args.reference), on_error=args.on_error)
     training = kind.read(resolve(args.training), on_error=args.on_error)[0] if args.training else None

@@ -71,7 +71,12 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
     )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
-    p.add_argument("--format", type=str | None, default=None, help="of FOLDER/: sdf, xyz, smi or npz (default: sdf)")
+    p.add_argument(
+        "--format",
+        type=str | None,
+        default=None,
+        help="of FOLDER/: sdf, xyz, smi, csv, pdb, npz, packed or not (default: sdf)",
+    )
     p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
     if trainer:
         add_trainer(p)
@@ -118,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
         progress=step_bar("sampling"),
     )
     seconds = time.monotonic() - begin
-    write_samples(
+    written = write_samples(
         model,
         drawn,
         output,
@@ -132,10 +137,10 @@ def main(argv: Sequence[str]) -> int:
         guidance=args.guidance,
     )
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
-    say(
-        f"{len(drawn.records):,} {model.modality.name} in {seconds:.1f} s"
-        f" ({drawn.drawn / seconds:,.0f}/s){rate}: {output}"
-    )
+    number = f"{len(drawn.records):,} {model.modality.name}"
+    if written < len(drawn.records):
+        number = f"{written:,} of {number} fit {ending(output)}, drawn"
+    say(f"{number} in {seconds:.1f} s ({drawn.drawn / seconds:,.0f}/s){rate}: {output}")
     return 0
 
 
@@ -194,21 +199,23 @@ def write_samples(
     sizes: Any = (None, None),
     condition: dict[str, float] | None = None,
     guidance: float = 1.0,
-) -> None:
-    """Annotate and write samples with their sidecar."""
+) -> int:
+    """Annotate and write samples with their sidecar; return how many of them fit the format."""
     from gendiff.model.origin import origin
 
     name = Path(source).resolve().name
     asked = {"targets": condition} if condition else {}
     for record, index in zip(drawn.records, drawn.indices, strict=True):
         model.modality.annotate([record], model=name, seed=seed, index=index, **asked)
-    model.modality.write(drawn.records, output)
+    count = model.modality.write(drawn.records, output)
+    written = len(drawn.records) if count is None else count
     facts = {
         "made": "samples",
         "file": output.name,
         "sha256": sha256(output),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "number": len(drawn.records),
+        "written": written,
         "drawn": drawn.drawn,
         "seconds": round(seconds, 3),
         "device": str(model.device),
@@ -217,6 +224,7 @@ def write_samples(
         model, source, seed=seed, sampler=sampler, only=only, sizes=sizes, condition=condition, guidance=guidance
     )
     write_json(output.with_suffix(".json"), {**facts, **how})
+    return written
 
 
 def model_folder(source: str | Path) -> Path:
@@ -241,8 +249,12 @@ def _examples(source: str | Path) -> list[str]:
     for folder in (Path(source), Path(source).parent):
         config = folder / "config.yaml"
         if config.is_file():
-            settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-            return [str(file) for file in (settings or {}).get("files", [])]
+            try:
+                settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                settings = None
+            files = settings.get("files") if isinstance(settings, dict) else None
+            return [str(file) for file in files] if isinstance(files, list) else []
     return []
 
 

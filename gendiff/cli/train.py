@@ -110,20 +110,8 @@ def build_parser() -> ArgumentParser:
 
 LEARNING_RATE = 5e-3
 
-OPTIONS = (
-    "steps",
-    "max_time",
-    "seed",
-    "preset",
-    "network",
-    "condition",
-    "batch_size",
-    "learning_rate",
-    "average",
-    "previews",
-    "on_error",
-)
-"""What `--resume` takes from the run, whatever the command line says."""
+OBEYED = ("out", "resume", "modality", "config", "trainer")
+"""What `--resume` does not take from the run, and Lightning's options, which are looked at one by one."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -135,10 +123,15 @@ def main(argv: Sequence[str]) -> int:
     from gendiff.train import train
 
     if args.resume:
-        defaults = p.get_defaults()
-        ignored = [name for name in OPTIONS if args[name] != defaults[name]]
+        defaults = dict(vars(p.get_defaults()))
+        ignored = [
+            "FILE" if name == "files" else "--" + name.replace("_", "-")
+            for name, default in defaults.items()
+            if name not in OBEYED and (args[name] or None) != (default or None)
+        ]
+        ignored += [f"--trainer.{name}" for name in changed(args.trainer, defaults["trainer"])]
         if ignored:
-            names = ", ".join("--" + name.replace("_", "-") for name in ignored)
+            names = ", ".join(ignored)
             say(f"--resume goes on with the settings the run began with, not with {names} as given here")
     options: dict[str, Any] = {
         name: args[name]

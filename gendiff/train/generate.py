@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from gendiff.data import resolve
+from gendiff.download import alone
 from gendiff.files import UserError, sha256
 from gendiff.model import Drawn, Model, load
 from gendiff.model.origin import origin
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
-from gendiff.train.shards import Shards, candidates
+from gendiff.train.shards import LOCK, Shards, candidates
 
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 """Lightning's names of torch's devices."""
@@ -67,7 +70,7 @@ def generate(
         sizes: Smallest and largest number of elements.
         only: Keep only samples that are all of these: "valid", "connected", "new".
         reference: Files of examples, against which "new" is judged.
-        condition: What is asked for, by name.
+        condition: What is asked for, by name: one number each, for all samples.
         guidance: Scale of classifier-free guidance (1: none).
         batch_size: Samples computed together; to rounding, it changes nothing but memory and speed.
         shard_size: S, the draws of a shard (10,000). A process holds one shard in memory.
@@ -87,10 +90,14 @@ def generate(
     for name, value in (("-n", number), ("--shard-size", shard_size), ("--batch-size", batch_size)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
+    for name, value in (condition or {}).items():
+        if not isinstance(value, (Real, str)):
+            raise UserError(f"--condition: {name} takes one number for all samples, not a {type(value).__name__}")
+    condition = {name: float(value) if isinstance(value, Real) else value for name, value in (condition or {}).items()}
     quiet = say is None
     say = say if say and first() else (lambda line: None)
     model, folder = load(source), Path(out)
-    endings = model.modality.extensions
+    endings = [each for each in model.modality.extensions if each not in model.modality.single]
     ending = ending or endings[0]
     if ending not in endings:
         raise UserError(f"--format: cannot write {ending}; choose from {', '.join(e.lstrip('.') for e in endings)}")
@@ -114,7 +121,7 @@ def generate(
     shards = Shards(folder, number, shard_size, ending, facts)
     task = ShardTask(model, shards, only, known, {**draw, "batch_size": batch_size})
     writer = ShardWriter(shards, model, Path(source).resolve().name, quiet)
-    with silence():
+    with silence(), ExitStack() as stack:
         options = {
             "accelerator": ACCELERATORS[device],
             "devices": 1,
@@ -127,6 +134,11 @@ def generate(
         }
         machine = make_trainer(**options, default_root_dir=str(folder), callbacks=[writer])
         if machine.is_global_zero:
+            shards.check(resume)  # before the lock, which makes a file
+            try:
+                stack.enter_context(alone(folder / LOCK))
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be written to ({error.strerror})") from None
             shards.begin(resume)
         there = shards.kept()
         try:
@@ -149,6 +161,8 @@ def generate(
         if only:
             drawn = sum(record["drawn"] for record in records)
             rate += f", {100 * number / drawn:.1f} % of {drawn:,} drawn are {' and '.join(only)}"
+        written = sum(record["written"] for record in records)
+        rate += f", {written:,} of {number:,} fit {ending}" if written < number else ""
         say(f"{number:,} {model.modality.name} in {len(records):,} shards{rate}: {folder}")
     return folder
 

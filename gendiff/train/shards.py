@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gendiff.files import UserError, json_text, read_json, sha256, write_json
+from gendiff.files import NothingFits, UserError, json_text, read_json, sha256, write_json
 
 DRAWS = 100
 """Draws for each wanted sample after which a search for samples that are kept is given up."""
@@ -25,8 +25,11 @@ DRAWS = 100
 LEFT = r"\.manifest\.json\..*\.part"
 """What a process leaves that is killed before there is a manifest."""
 
+LOCK = ".lock"
+"""Held by the first process of a run: the system lets go of it when that process ends, in whatever way."""
+
 NAME = re.compile(rf"\.?shard-(\d{{6,}})\..*|{LEFT}")
-"""Files of a folder of shards, but for its manifest."""
+"""Files of a folder of shards, but for its manifest and its lock."""
 
 
 class Shards:
@@ -65,6 +68,7 @@ class Shards:
             try:
                 record = read_json(path)
                 fits = record["range"] == list(self.bounds(k)) and 0 <= record["number"] <= record["drawn"] <= self.size
+                record.setdefault("written", record["number"])
             except (UserError, KeyError, TypeError):
                 return None
             if not fits:
@@ -130,8 +134,8 @@ class Shards:
 
     # Making and keeping
 
-    def begin(self, resume: bool = False) -> None:
-        """Make the folder with its manifest or, to go on, check both and remove what is not whole.
+    def check(self, resume: bool = False) -> None:
+        """Check, changing nothing, that the folder can be made or gone on with.
 
         Raises:
             UserError: for a folder that holds something, or, to go on, no shards, or others than are asked for.
@@ -143,6 +147,14 @@ class Shards:
             self._compare(read_json(manifest), manifest)
         elif self.folder.exists() and not self._free():
             raise UserError(f"{self.folder}: already exists; add --resume to go on with it, or choose another -o")
+
+    def begin(self, resume: bool = False) -> None:
+        """Make the folder with its manifest or, to go on, check both and remove what is not whole.
+
+        Raises:
+            UserError: as :meth:`check`.
+        """
+        self.check(resume)
         if self.folder.exists():
             self._sweep()
         if not resume or self.count() is None:
@@ -156,7 +168,7 @@ class Shards:
             records: What was kept of its draws.
             indices: Number of each.
             drawn: How many were drawn.
-            write: Called with (records, path).
+            write: Called with (records, path); returns how many of them fit the format, None for all.
             facts: What else the record says.
         """
         if self.enough(k):  # by now: those before it were still being drawn when it was taken
@@ -167,16 +179,22 @@ class Shards:
             if len(records) >= missing:
                 records, indices, drawn = records[:missing], indices[:missing], indices[missing - 1] + 1 - k * self.size
         path = self.file(k)
+        written = 0
         if records:
-            write(records, path)
+            try:
+                count = write(records, path)
+                written = len(records) if count is None else count
+            except NothingFits:  # such a shard has no file, and the run goes on
+                written = 0
         record = {
             "made": "samples",
-            "file": path.name if records else None,
-            "sha256": sha256(path) if records else None,
+            "file": path.name if written else None,
+            "sha256": sha256(path) if written else None,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "shard": k,
             "range": list(self.bounds(k)),
             "number": len(records),
+            "written": written,
             "drawn": drawn,
             **self.facts,
             **facts,
@@ -217,20 +235,22 @@ class Shards:
     def note(self, state: str) -> None:
         """Write the manifest."""
         shards = [
-            {name: record[name] for name in ("file", "range", "number", "drawn", "sha256")}
+            {name: record[name] for name in ("file", "range", "number", "written", "drawn", "sha256")}
             for record in self.records().values()
         ]
-        there = {name: sum(shard[name] for shard in shards) for name in ("number", "drawn")}
+        there = {name: sum(shard[name] for shard in shards) for name in ("number", "written", "drawn")}
         write_json(
             self.folder / "manifest.json",
-            {**self._plan(), "state": state, "there": there["number"], "drawn": there["drawn"], "shards": shards},
+            {**self._plan(), "state": state, "there": there.pop("number"), **there, "shards": shards},
         )
 
     def _plan(self) -> dict[str, Any]:
         return {"made": "shards", "number": self.number, "shard_size": self.size, "ending": self.ending, **self.facts}
 
     def _free(self) -> bool:
-        return self.folder.is_dir() and all(re.fullmatch(LEFT, path.name) for path in self.folder.iterdir())
+        return self.folder.is_dir() and all(
+            path.name == LOCK or re.fullmatch(LEFT, path.name) for path in self.folder.iterdir()
+        )
 
     def _compare(self, manifest: Any, path: Path) -> None:
         if not isinstance(manifest, dict) or manifest.get("made") != "shards":
@@ -247,7 +267,7 @@ class Shards:
         whole = {"manifest.json"}
         for k, record in self.records().items():
             path = self.file(k)
-            if record["number"] == 0 or (path.is_file() and sha256(path) == record["sha256"]):
+            if record["file"] is None or (path.is_file() and sha256(path) == record["sha256"]):
                 whole |= {path.name, self._path(k, "json").name}
         self._records.clear()
         for path in self.folder.iterdir():

@@ -182,6 +182,30 @@ def test_a_smiles_list_holds_the_valid_ones(gendiff, tmp_path):
     valid = [mol.GetProp("SMILES") for mol in mols(tmp_path / "new.sdf") if mol.GetProp("valid") == "true"]
     assert [line.split()[0] for line in (tmp_path / "new.smi").read_text().splitlines()] == valid
     assert 0 < len(valid) < 20
+    result = gendiff(*words, "-o", tmp_path / "new.smi")
+    assert result.out.startswith(f"{len(valid)} of 20 molecules fit .smi, drawn in ")
+    for name, written in (("new.smi", len(valid)), ("new.sdf", 20)):
+        gendiff(*words, "-o", tmp_path / name)
+        facts = json.loads((tmp_path / "new.json").read_text())
+        assert (facts["number"], facts["written"]) == (20, written)
+
+
+def test_a_table_of_metrics_never_takes_the_place_of_what_is_known_of_samples(gendiff, tmp_path):
+    assert gendiff("sample", examples.run(), "-n", 2, "--steps", 2, "-o", tmp_path / "new.sdf").status == 0
+    before = (tmp_path / "new.json").read_bytes()
+    words = ("evaluate", tmp_path / "new.sdf", "--reference", examples.write(tmp_path / "real.sdf"), "--no-strain")
+    result = gendiff(*words, "--json", tmp_path / "." / "new.json")
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "says how the samples were made, which would be lost; choose another --json" in result.err
+    assert (tmp_path / "new.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a word", "files: some", "files: 3", "a: [", "a: \x00", "\xff"])
+def test_a_config_that_is_no_runs_is_passed_over(gendiff, tmp_path, text):
+    load(examples.run() / "model").save(tmp_path / "model")
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
+    result = gendiff("sample", tmp_path / "model", "-n", 2, "--steps", 2, "-o", tmp_path / "new.sdf")
+    assert (result.status, result.err) == (0, "")
 
 
 def test_new_is_judged_against_a_reference_where_the_run_is_far(gendiff, tmp_path):
@@ -272,6 +296,10 @@ def test_resume_says_which_options_it_leaves_aside(gendiff, tmp_path):
     assert result.status == 0
     assert "settings the run began with, not with --steps, --learning-rate as given here" in result.out
     assert "not with" not in gendiff("train", "molecules", "--out", tmp_path / "run", "--resume").out
+    words = ("--hydrogens", "implicit", "--checkpoint-every", 7, "--fragments", "keep", "--trainer.max_epochs", 3)
+    result = gendiff("train", "molecules", path, "--out", tmp_path / "run", "--resume", *words)
+    names = re.search("not with (.*) as given here", result.out)[1].split(", ")
+    assert set(names) == {"FILE", "--hydrogens", "--checkpoint-every", "--fragments", "--trainer.max_epochs"}
 
 
 def test_resume(gendiff, tmp_path):

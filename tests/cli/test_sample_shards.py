@@ -80,7 +80,7 @@ def test_filters_formats_and_the_rate(gendiff, model, tmp_path):
     manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
     assert f"{100 * 5 / manifest['drawn']:.1f} % of {manifest['drawn']} drawn are valid and new" in result.out
     assert manifest["reference"] == {"known.smi": sha256(known)}
-    assert {path.suffix for path in (tmp_path / "new").iterdir()} == {".json", ".xyz"}
+    assert {path.suffix for path in (tmp_path / "new").glob("[!.]*")} == {".json", ".xyz"}
     known.write_text(known.read_text() * 2)
     refused = gendiff(*words, "--reference", known, "--resume")
     assert "begun with reference" in refused.err
@@ -92,6 +92,16 @@ def test_options_of_shards_want_a_folder(gendiff, model, tmp_path, option):
     result = gendiff("sample", model, "-o", tmp_path / "new.sdf", *option)
     assert result.status == 2
     assert f"is about a folder of shards; write -o {tmp_path / 'new.sdf'}/" in result.err
+
+
+def test_what_fits_the_format_is_counted(gendiff, model, tmp_path):
+    result = gendiff("sample", model, "-n", 14, "-o", f"{tmp_path}/new/", *QUICK, "--format", "smi")
+    assert (result.status, result.err) == (0, "")
+    lines = sum(len(path.read_text().splitlines()) for path in (tmp_path / "new").glob("*.smi"))
+    assert 0 < lines < 14
+    assert f", {lines} of 14 fit .smi: " in result.out
+    help_text = " ".join(gendiff("sample", "--help").out.split())
+    assert "sdf, xyz, smi, csv, pdb, npz, packed or not" in help_text
 
 
 def test_options_of_lightning(gendiff, model, tmp_path):
@@ -192,4 +202,4 @@ def test_two_real_processes_are_killed_and_gone_on_with(model, tmp_path, gendiff
     for path in sorted((tmp_path / "reference").glob("*.sdf")):
         assert sha256(tmp_path / "new" / path.name) == sha256(path)
     assert [mol.GetProp("index") for mol in mols(*(tmp_path / "new").glob("*.sdf"))] == [str(i) for i in range(400)]
-    assert not list((tmp_path / "new").glob(".*"))
+    assert not list((tmp_path / "new").glob(".[!l]*"))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from processes import shared
 from rdkit import Chem
 
 import examples
+from gendiff.download import alone
 from gendiff.files import UserError, sha256
 from gendiff.model import load
 from gendiff.train.generate import Candidates, ShardTask, generate
@@ -79,7 +81,7 @@ def check(out):
         assert record["file"] is None or sha256(out / record["file"]) == record["sha256"]
     if (out / "manifest.json").exists():
         for shard in manifest(out)["shards"]:
-            assert sha256(out / shard["file"]) == shard["sha256"]
+            assert shard["file"] is None or sha256(out / shard["file"]) == shard["sha256"]
 
 
 def same(out, reference):
@@ -161,6 +163,30 @@ def test_other_formats(folder, ending, reference):
     assert shards(out) == shards(again)
     read, _ = load(folder / "model").modality.read([out / name for name in shards(out)], strict=False)
     assert len(read) == 14
+
+
+def test_what_does_not_fit_the_format_is_counted(folder):
+    """Of shards of one draw some hold one line and some none, and none of them ends the run."""
+    out = make(folder, "smiles", 9, shard_size=1, ending=".smi")
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("shard-*.json"))]
+    assert [(record["number"], record["written"]) for record in records] == [
+        (1, int((out / f"shard-{k:06d}.smi").exists())) for k in range(9)
+    ]
+    assert {record["written"] for record in records} == {0, 1}
+    assert all(record["file"] is None for record in records if not record["written"])
+    facts = manifest(out)
+    assert (facts["there"], facts["written"], facts["state"]) == (9, len(shards(out)), "complete")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("shard-*")}
+    make(folder, "smiles", 9, shard_size=1, ending=".smi", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("shard-*")} == before
+
+
+def test_writers_that_count_nothing_have_written_all(tmp_path):
+    mine = Shards(tmp_path / "x", 2, 4, ".txt", {})
+    mine.begin()
+    assert mine.take(0)
+    mine.save(0, ["a", "b"], [0, 1], 2, lambda records, path: path.write_text("ab") and None)
+    assert mine.record(0)["written"] == 2
 
 
 # How they are made
@@ -300,7 +326,7 @@ def test_a_signal_ends_all_processes_and_leaves_whole_shards(processes, folder, 
     assert [answer["code"] for answer in answers] == [130, 0], answers
     assert "go on with --resume" in answers[0]["out"]
     assert answers[1]["out"] == answers[1]["err"] == ""
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".lock"]
     check(out)
 
 
@@ -384,6 +410,31 @@ def test_what_changes_no_sample_may_change(folder, copied):
     assert manifest(copied)["state"] == "complete"
 
 
+def test_a_place_that_cannot_be_written_to_is_one_line(folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"file/new: cannot be written to \("):
+        make(folder, tmp_path / "file" / "new")
+
+
+def test_a_folder_that_is_being_made_is_left_alone(folder, copied, tmp_path):
+    without_record(copied)
+    (copied / ".shard-000001.taken").touch()  # of the other process
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    (tmp_path / "empty").mkdir()
+    for out, resume in ((copied, True), (tmp_path / "empty", False)):
+        with alone(out / ".lock"), pytest.raises(UserError, match="another process is at work there"):
+            make(folder, out, resume=resume)
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+    make(folder, copied, resume=True)
+
+
+def test_a_lock_of_a_process_that_is_gone_is_no_lock(folder, tmp_path, reference):
+    """Killed before there was a manifest: nothing but the lock file is left."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".lock").touch()
+    same(make(folder, tmp_path / "new"), reference)
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"made": "samples"}', ""])
 def test_a_damaged_manifest_is_one_line(folder, copied, text):
     (copied / "manifest.json").write_text(text)
@@ -408,6 +459,9 @@ def test_a_folder_in_use_is_refused(folder, tmp_path):
         ({"shard_size": 0}, "--shard-size must be at least 1, got 0"),
         ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ({"ending": ".docx"}, "--format: cannot write .docx; choose from sdf"),
+        ({"ending": ".mol"}, "--format: cannot write .mol; choose from sdf"),
+        ({"condition": {"logP": [1.0, 2.0]}}, "--condition: logP takes one number for all samples, not a list"),
+        ({"condition": {"logP": torch.ones(2)}}, "--condition: logP takes one number for all samples, not a Tensor"),
         ({"only": ["pretty"]}, "--only knows valid, connected and new, not 'pretty'"),
         ({"only": ["new"]}, "name them with --reference"),
         ({"steps": 0}, "--steps must be at least 1"),

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
-from gendiff.files import UserError, atomic_write, ending
+from gendiff.files import NothingFits, UserError, atomic_write, ending
 from gendiff.modalities.molecules.records import MoleculeArrays, canonical_smiles, clean_name, heavy_mol
 
 _V2000_ATOMS, _V2000_LENGTH = 999, 9_999.0  # what fits the columns of a V2000 mol block
@@ -113,7 +113,7 @@ def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
     fits, which = _FITS[kind]
     chosen = [mol for mol in mols if fits(mol)]
     if not chosen:
-        raise UserError(f"{path}: there is no molecule {which}")
+        raise NothingFits(f"{path}: there is no molecule {which}")
     if kind == ".mol" and len(chosen) > 1:
         raise UserError(f"{path}: a .mol file holds one molecule, not {len(chosen):,}; write .sdf")
     if kind == ".npz":
