@@ -104,6 +104,8 @@ def _get(name: str, entry: dict[str, Any], output: str | None) -> None:
     one_file = output is not None and (not public or bool(Path(output).suffix))
     if one_file:
         check_target(str(output), kind.extensions)
+    if one_file and Path(str(output)).exists():
+        raise UserError(f"{output}: already exists; choose another name, or remove it")
     if not public:
         _write(kind, [builtin(name)], str(output))
         return
@@ -234,7 +236,7 @@ def _size(entry: dict[str, Any]) -> str:
     from gendiff.download import human_size
 
     sizes = [source.get("size") for source in entry.get("sources", [entry])]
-    return "not stated" if None in sizes else human_size(sum(sizes))
+    return "unknown size" if None in sizes else human_size(sum(sizes))
 
 
 def _part(facts: dict[str, Any], part: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import UsageError, bounds, parse, parser, say, step_bar, words
-from gendiff.cli.sample import check_output, pick_device, read_sidecar, write_samples
+from gendiff.cli.sample import check_output, pick_device, protect, read_sidecar, write_samples
 from gendiff.files import UserError, ending, sha256, write_json
 
 TASKS = ("grow", "link", "vary", "interpolate")
@@ -28,7 +28,7 @@ def build_parser() -> ArgumentParser:
     )
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
     p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate two molecules")
-    p.add_argument("--task", type=str, default="grow", choices=TASKS, help="what to do")
+    p.add_argument("--task", default="grow", choices=TASKS, help="what to do")
     p.add_argument(
         "-n", "--number", type=int, default=40, help="how many to make; for interpolate the steps, both ends included"
     )
@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
 
     model = load(args.model, device=pick_device(args.device))
     check_output(output, model.modality, args.number)
+    protect(output, [])
     records, report = model.modality.read_parts(args.input, args.task)
     for line in report.lines():
         say(line)

@@ -20,6 +20,10 @@ SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
 """Options of folders of shards, and their defaults."""
 
 
+FAR = 4.0
+"""Standard deviations of the training data beyond which a wish is remarked upon."""
+
+
 def build_parser(trainer: bool = True) -> ArgumentParser:
     """Return the parser, with Lightning's options if `trainer`: they take seconds to load."""
     p = parser(
@@ -102,6 +106,9 @@ def main(argv: Sequence[str]) -> int:
     output = Path(args.output)
     check_output(output, model.modality, args.number)
     protect(output, [*_examples(args.model), *(args.reference or [])])
+    for name, value in model.modality.condition(condition).items():
+        if float(value.abs().max()) > FAR:
+            say(f"note: {name} = {condition[name]:g} lies far outside the training data; do not expect it")
     known = None
     if "new" in only:
         from gendiff.data import resolve
@@ -235,13 +242,15 @@ def model_folder(source: str | Path) -> Path:
 
 
 def protect(output: Path, examples: Sequence[str]) -> None:
-    """Refuse to write over the user's own examples.
+    """Refuse to write over the user's own files; samples take the place of older samples.
 
     Raises:
-        UserError: if `output` is one of them.
+        UserError: if `output` is one of the examples, or there and without a sidecar of samples.
     """
     if any(output.resolve() == Path(file).resolve() for file in examples):
         raise UserError(f"{output}: holds examples, which would be lost; choose another -o")
+    if output.exists() and not read_sidecar(output):
+        raise UserError(f"{output}: already exists and holds no samples of gendiff; choose another -o, or remove it")
 
 
 def _examples(source: str | Path) -> list[str]:

@@ -151,6 +151,9 @@ def _run(
         say(line)
     adapter = kind.fit(records, **(settings["fitting"] or {}), conditions=settings["conditions"])
     data = adapter.encode(records)
+    for name, value in data.condition.items():
+        missing = value.isnan() if value.is_floating_point() else value < 0
+        say(f"{name} can be asked for: {int((~missing).sum()):,} of {len(data):,} {kind.name} have it")
     per_epoch = -(-len(data) // settings["batch_size"])
     steps = _steps(settings, options, per_epoch // accumulate or 1, None if seconds else STEPS)
     device = _device(options)

@@ -513,3 +513,20 @@ def test_what_is_new_is_judged_by_a_data_set(gendiff, tmp_path):
     words = ("sample", examples.run(), "-n", 2, "--steps", 8, "--only", "new", "--reference", "small-molecules")
     result = gendiff(*words, "-o", tmp_path / "new.sdf")
     assert (result.status, result.err) == (0, "")
+
+
+def test_files_of_ones_own_are_not_written_over_and_older_samples_are(gendiff, tmp_path):
+    mine = tmp_path / "mine.sdf"
+    mine.write_text("my own\n")
+    for words in (
+        ("sample", examples.run(), "-n", 2, "--steps", 2, "-o", mine),
+        ("data", "get", "small-molecules", "-o", mine),
+        ("edit", examples.run(), examples.write(tmp_path / "a.sdf", 1), "--task", "vary", "-n", 2, "-o", mine),
+    ):
+        refused = gendiff(*words)
+        assert refused.status == 1
+        assert "mine.sdf: already exists" in refused.err
+        assert mine.read_text() == "my own\n"
+    for seed in (0, 1):
+        words = ("sample", examples.run(), "-n", 2, "--steps", 2, "-o", tmp_path / "new.sdf", "--seed", seed)
+        assert gendiff(*words).status == 0

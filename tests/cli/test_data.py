@@ -236,7 +236,7 @@ def test_list_and_info_know_what_is_here(gendiff, publisher):
     before = gendiff("data", "list").out.splitlines()
     size = download.human_size(len(publisher.files["/1"]))
     assert before[0].split()[:3] == ["qm9", "to", "fetch"]
-    assert "not stated" in before[0]
+    assert "unknown size" in before[0]
     assert "653 kB" in before[2]
     gendiff("data", "get", "qm9")
     assert gendiff("data", "list").out.splitlines()[0].split()[:2] == ["qm9", "here"]

@@ -190,9 +190,10 @@ class Molecules(Modality):
         for name, value in wanted.items():
             if name not in self.conditions:
                 known = ", ".join(self.conditions)
+                meant = next((other for other in self.conditions if other.lower() == name.lower()), "")
+                way = f"did you mean {meant}?" if meant else f"train with --condition {name}"
                 raise UserError(
-                    f"{name!r} cannot be asked of this model, which was trained with {known or 'no condition'};"
-                    f" train with --condition {name}"
+                    f"{name!r} cannot be asked of this model, which was trained with {known or 'no condition'}; {way}"
                 )
             try:
                 numbers = torch.as_tensor(value, dtype=torch.float64).reshape(-1)

@@ -34,7 +34,8 @@ def rank_correlation(rows: Floats, x: Floats, y: Floats, axis: int) -> Floats:
 def rows(
     molecules: MoleculeArrays, names: Sequence[str], found: dict[str, NDArray[np.float64]], options: dict[str, Any]
 ) -> list[Metric]:
-    """Return two rows for each property: the rank correlation of asked and found over the valid, and the mean error.
+    """Return rows for each property over the valid: what was found, its rank correlation with what was asked for (if
+    that was not the same for all), and the mean error.
 
     Arguments:
         molecules: The generated molecules, with their targets as properties.
@@ -51,17 +52,32 @@ def rows(
         index: ArrayLike = np.arange(len(x), dtype=np.float64)
         correlation = bootstrap(index, partial(rank_correlation, x=x, y=y), **options) if spread else None
         unit = {"TPSA": "Å²", "MW": "g/mol"}.get(name, "")
-        result += [
+        wanted_all = f" (asked: {x[0]:g})" if len(x) and np.ptp(x) == 0 else ""
+        result.append(
             Metric(
-                f"asked_{name}_correlation",
-                f"{name}: asked and found",
-                correlation,
+                f"asked_{name}_found",
+                f"{name}: median{wanted_all}",
+                bootstrap(y, np.median, **options),
                 None,
-                "",
-                "higher",
-                f"Spearman's rank correlation of the {name} that was asked for and that of the molecule drawn (RDKit), "
-                "over the valid.",
-            ),
+                unit,
+                None,
+                f"The median {name} of the valid molecules for which one was asked for (RDKit).",
+            )
+        )
+        if correlation is not None:
+            result.append(
+                Metric(
+                    f"asked_{name}_correlation",
+                    f"{name}: asked and found",
+                    correlation,
+                    None,
+                    "",
+                    "higher",
+                    f"Spearman's rank correlation of the {name} that was asked for and that of the molecule drawn "
+                    "(RDKit), over the valid.",
+                )
+            )
+        result += [
             Metric(
                 f"asked_{name}_error",
                 f"{name}: mean error",
