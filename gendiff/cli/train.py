@@ -121,8 +121,9 @@ def main(argv: Sequence[str]) -> int:
     if not args.files and not args.resume:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
     from gendiff.train import train
+    from gendiff.train.processes import first
 
-    if args.resume:
+    if args.resume and first():
         defaults = dict(vars(p.get_defaults()))
         ignored = [
             "FILE" if name == "files" else "--" + name.replace("_", "-")
