@@ -117,11 +117,11 @@ def test_a_whole_part_is_verified_without_a_request(site, tmp_path):
 
 
 def test_a_silent_server_is_a_broken_connection(site, tmp_path):
-    site.tricks = [("pause", 0.3)] * 2
+    site.tricks = [("pause", 0.8)] * 2
     with pytest.raises(UserError, match=r"the server is silent \(2 attempts\)"):
-        get(site, tmp_path / "a", attempts=2, timeout=0.05)
-    site.tricks = [("pause", 0.3)]
-    get(site, tmp_path / "a", timeout=0.05)
+        get(site, tmp_path / "a", attempts=2, timeout=0.25)
+    site.tricks = [("pause", 0.8)]
+    get(site, tmp_path / "a", timeout=0.25)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
