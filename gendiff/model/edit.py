@@ -118,6 +118,11 @@ def edit(
             make, bounds = _vary(model, parts[0], strength, walker), None
         else:
             make, bounds = _grow(model, parts[0], walker, resamples), _bounds(parts[0], sizes)
+            try:
+                model.modality.draw_sizes(Random(seed, 1), *bounds)
+            except UserError as error:
+                why = "pieces that lie far apart need many elements between them; " if task == "link" else ""
+                raise UserError(f"{error}; {why}--atoms bounds the size of the result") from None
 
         def draw(indices: Tensor) -> list[Any]:
             random = Random(seed, indices)

@@ -344,3 +344,9 @@ def test_a_molecule_larger_than_any_known_is_not_varied():
     adapter = Molecules([6, 8], {3: 1})
     with pytest.raises(UserError, match="the input has 4 heavy atoms, and the model knows molecules of at most 3"):
         fragments(adapter, [named("CCCO")], "vary")
+
+
+def test_pieces_too_far_apart_are_named_as_the_reason():
+    far = points((0, 0, 0), (40, 0, 0))
+    with pytest.raises(UserError, match=r"no size between \d+ and \d+ .*pieces that lie far apart .*--atoms bounds"):
+        examples.model().edit(far, "link", 2)
