@@ -109,9 +109,8 @@ def edit(
         raise UserError(
             "--only draws until there are enough, and the steps of an interpolation are fixed; leave it out"
         )
-    walker, training = sampler_of(model, task, steps), model.denoiser.training
-    model.denoiser.eval()
-    try:
+    walker = sampler_of(model, task, steps)
+    with model.evaluating():
         if task == "interpolate":
             return _interpolate(model, parts[0], parts[1], n, seed, walker, batch_size, progress)
         if task == "vary":
@@ -136,8 +135,6 @@ def edit(
         result = collect(n, draw, good, only, batch_size, max_draws)
         result.remark = parts[0].remark(result.records)
         return result
-    finally:
-        model.denoiser.train(training)
 
 
 def _batched(

@@ -161,7 +161,7 @@ class Model:
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
         batches = cut_batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
-        with self._evaluating():
+        with self.evaluating():
             for k, rows in enumerate(batches):
                 mask = size_mask(numbers[rows]).to(device)
                 stream = random.select(rows)
@@ -175,7 +175,7 @@ class Model:
         return records
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Put the denoiser into evaluation mode inside the block."""
         training = self.denoiser.training
         self.denoiser.eval()
@@ -294,7 +294,7 @@ class Model:
         """Return the records of latent codes; arguments as :meth:`encode`."""
         walker = sampler or _heun(steps)
         records: list[Any] = [None] * len(codes)
-        with self._evaluating():
+        with self.evaluating():
             for rows in cut_batches(codes.sizes, batch_size):
                 batch = codes.batch(rows).to(self.device)
                 mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
@@ -319,7 +319,7 @@ class Model:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         parts: dict[str, list[torch.Tensor]] = {}
         batches = cut_batches(data.sizes, batch_size)
-        with self._evaluating():
+        with self.evaluating():
             for k, rows in enumerate(batches):
                 batch = data.batch(rows).to(self.device)
                 for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
