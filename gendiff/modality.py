@@ -229,6 +229,10 @@ class Modality(Configurable, ABC):
         """Return log |d data / d state| of samples of these sizes, (B,): the price of the data's own units."""
         return torch.zeros(sizes.shape, dtype=torch.float64)
 
+    def protocol(self) -> dict[str, Any]:
+        """Return by which rules samples become records, plain values by name: what whoever judges them must know."""
+        return {}
+
     def labels(self, records: Any) -> list[str]:
         """Return a name for each record that was read, "" where there is none."""
         return [""] * len(records)

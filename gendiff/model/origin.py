@@ -53,5 +53,5 @@ def origin(
         "atoms": list(sizes),
         "condition": dict(condition or {}),
         "guidance": guidance,
-        **{key: getattr(model.modality, key) for key in ("hydrogens", "rule") if hasattr(model.modality, key)},
+        **model.modality.protocol(),
     }

@@ -265,6 +265,9 @@ class Molecules(Modality):
         """Return (N - 1) 3 log(position_scale), for densities in Å on centred coordinates."""
         return (sizes.double() - 1) * 3 * math.log(self.position_scale)
 
+    def protocol(self) -> dict[str, Any]:  # noqa: D102
+        return {"hydrogens": self.hydrogens, "rule": self.rule}
+
     def labels(self, records: MoleculeArrays) -> list[str]:
         """Return the SMILES of each molecule, or its name."""
         smiles = records.smiles or [""] * len(records)
