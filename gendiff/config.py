@@ -37,7 +37,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [describe(item) for item in value]
     if isinstance(value, (Mapping, nn.ModuleDict)):
-        return {str(key): describe(item) for key, item in value.items()}
+        return {_escaped(str(key)): describe(item) for key, item in value.items()}
     if not isinstance(value, (nn.Module, Configurable)):
         raise TypeError(f"{type(value).__name__} cannot be written to a configuration")
     kind = type(value)
@@ -49,6 +49,15 @@ def describe(value: Any) -> Any:
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r}")
         described[name] = describe(getattr(value, name))
     return described
+
+
+def _escaped(key: str) -> str:
+    """The key of a mapping as JSON has it: "class" names a class there, so it gets an underscore, and "class_" two."""
+    return f"{key}_" if key.rstrip("_") == "class" else key
+
+
+def _plain(key: str) -> str:
+    return key[:-1] if key.rstrip("_") == "class" else key
 
 
 def build(description: Any, where: str = "config.json") -> Any:
@@ -72,7 +81,7 @@ def _build(description: Any, where: str) -> Any:
         return [_build(item, where) for item in description]
     if not isinstance(description, dict):
         return description
-    arguments = {key: _build(item, where) for key, item in description.items() if key != "class"}
+    arguments = {_plain(key): _build(item, where) for key, item in description.items() if key != "class"}
     if "class" not in description:
         return arguments
     kind = _find(str(description["class"]), where)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -51,25 +53,72 @@ class Table(Protocol):
         """Return the same for programs."""
 
 
+@dataclass(frozen=True)
+class Option:
+    """An option of a modality: of the command line and of the method that takes it.
+
+    Attributes:
+        name: Its name; `--name` on the command line, with dashes.
+        of: Which method takes it: "read", "fit" or "evaluate".
+        default: Its default.
+        help: What it does, with its unit.
+        choices: Words that it can be; any value if there are none.
+        kind: Type of the value where there are no choices.
+    """
+
+    name: str
+    of: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    kind: type = str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an edit does; a modality names it by the word that users type.
+
+    Attributes:
+        kind: How it is done: "keep" some elements as they are and draw the rest; "noise" all of them and take them
+            back; walk the "path" between two samples; or "ask" for a sample by a condition that the input becomes.
+        help: The same for users, in one line.
+        strength: Of the kind "noise", by default: from 0, the input itself, to 1, a fresh sample.
+    """
+
+    kind: str
+    help: str
+    strength: float = 0.3
+
+
 class Part(ABC):
     """A sample, or what is known of one, that an edit starts from.
 
     Attributes:
-        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin.
+        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin; {} if none.
+        known: Which elements of a field are known, (K,) bool; of a field that is not named here all are.
+        condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
         sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
+        hint: What to do, or to know, if there are no samples of such sizes; for the error.
+        order: Where :meth:`match` has pairs that are not of the same rows: the elements, (K,), those first that have a
+            partner, then the others in the order in which they come in. A path keeps the order of the rows.
     """
 
     state: State
-    sizes: tuple[int | None, int | None]
+    known: Mapping[str, Tensor] = MappingProxyType({})
+    condition: Mapping[str, Tensor] = MappingProxyType({})
+    sizes: tuple[int | None, int | None] = (None, None)
+    hint: str = ""
+    order: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.state.values())))
+        return len(next(iter(self.state.values()), ()))
 
     @abstractmethod
     def match(self, other: Part) -> tuple[Part, Part]:
         """Return both so that element i of one answers to element i of the other, in the frame of this one.
 
-        As many elements as the smaller has are matched and come first; what the larger has besides follows.
+        As many elements as the smaller has are matched and come first, in the rows or in `order`; what the larger has
+        besides follows.
         """
 
     @abstractmethod
@@ -80,7 +129,7 @@ class Part(ABC):
         """
 
     def remark(self, records: list[Any]) -> str:
-        """Return in one line what else there is to say of what came of it, or ""."""
+        """Return in one line what else there is to say of the edit and what came of it, or ""."""
         return ""
 
 
@@ -95,6 +144,12 @@ class Modality(Configurable, ABC):
 
     single: tuple[str, ...] = ()
     """Those of them that hold one record."""
+
+    options: tuple[Option, ...] = ()
+    """What users can set of reading, fitting and judging."""
+
+    tasks: Mapping[str, Task] = MappingProxyType({})
+    """What can be done with given samples (`gendiff edit`), by the user's word; the first is the default."""
 
     @classmethod
     @abstractmethod
@@ -153,8 +208,14 @@ class Modality(Configurable, ABC):
         return [""] * len(records)
 
     @abstractmethod
-    def decode(self, state: State, mask: Tensor) -> list[Any]:
-        """Return the records that users see, one per sample; what is not valid is flagged, not left out."""
+    def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Any]:
+        """Return the records that users see, one per sample; what is not valid is flagged, not left out.
+
+        Arguments:
+            state: Clean fields.
+            mask: (B, N).
+            condition: What the network was told, if it was.
+        """
 
     @abstractmethod
     def redraw(self, records: Any) -> list[Any]:
@@ -165,13 +226,16 @@ class Modality(Configurable, ABC):
         """Read what is to be edited; as :meth:`read`, but nothing is left out."""
         return cls.read(paths)
 
-    def parts(self, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:
-        """Return what an edit starts from.
+    def parts(
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+    ) -> list[Part]:
+        """Return what an edit starts from: one part, or two for a task of the kind "path".
 
         Arguments:
             records: What :meth:`read_parts` returned.
-            task: "grow" and "link" want one part, of what stays; "vary" wants one and "interpolate" two, whole samples.
-            keep: Numbers, from 1, of the elements of the input that stay; all if None.
+            task: One of :attr:`tasks`.
+            keep: Of the kind "keep": numbers, from 1, of what stays of the input; all if None.
+            side: How large the finished sample is to be in the input's unit, for data that come in any unit.
 
         Raises:
             UserError: if they do not fit the task or the model.
@@ -221,6 +285,14 @@ class Modality(Configurable, ABC):
             raise UserError(f"this model was trained without conditions, so {min(wanted)!r} cannot be asked of it")
         return {}
 
+    def complete(self, asked: State, random: Random) -> State:
+        """Return what the network is told of samples, (B, ...), with what was not asked for drawn from its law."""
+        return asked
+
+    def augmented(self, state: State, mask: Tensor | None, random: Random) -> State:
+        """Return a batch of training data changed at random in ways that keep it good data."""
+        return state
+
     def log_size(self, sizes: Tensor) -> Tensor:
         """Return log p(N) in nats of sizes (B,); 0 where there is only one size."""
         return torch.zeros(sizes.shape, dtype=torch.float64)
@@ -264,6 +336,11 @@ class Modality(Configurable, ABC):
         """Write what :meth:`read` returned, with its properties, in the format of the file's ending."""
 
     @classmethod
+    def read_samples(cls, paths: Sequence[str | Path], on_error: str = "stop") -> tuple[Any, Report]:
+        """Read files of samples, as :meth:`read`, but as they are: nothing is repaired or refused for its quality."""
+        return cls.read(paths, on_error=on_error)
+
+    @classmethod
     @abstractmethod
     def evaluate(cls, generated: Any, reference: Any, **options: Any) -> Table:
         """Return the metrics of what was read from a file, beside those of the reference."""
@@ -283,6 +360,11 @@ def modalities() -> dict[str, type[Modality]]:
     for point in entry_points(group=GROUP):
         found[point.name] = point.load()
     return found
+
+
+def installed() -> list[str]:
+    """Return the names of the installed adapters."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
 
 
 def find_modality(name: str) -> type[Modality]:

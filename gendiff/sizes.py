@@ -1,4 +1,4 @@
-"""Models of how many elements a sample has: p(N), and p(N | properties)."""
+"""Models of how many elements a sample has: p(N), p(N | class), and p(N | properties)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gendiff.files import UserError
 from gendiff.ops import Random
 
 SHRINKAGE = 10.0
-"""Samples of a size that weigh as much as the covariance common to all sizes."""
+"""Samples of a size that weigh as much as the covariance common to all sizes, or of a class as the sizes of all."""
 
 RIDGE = 1e-4
 """Added to every variance, in squared standard deviations: a property may be fixed by the size, or by another."""
@@ -69,6 +69,79 @@ class SizeModel:
         for size, count in self.counts.items():
             table[size] = count / total
         return torch.where(table[sizes.cpu()] > 0, table[sizes.cpu()].log(), -torch.inf).to(sizes.device)
+
+
+class ClassSizes:
+    r"""p(class), and p(N | class): histograms, smoothed over neighbouring sizes and drawn towards that of all classes.
+
+    .. math:: p(N | c) \propto \tilde n_{cN} + 10\, p(N), \qquad p(N) \propto \sum_c \tilde n_{cN}
+
+    :math:`\tilde n_{cN} = (n_{c, N-1} + 2 n_{cN} + n_{c, N+1}) / 4`, reflected at the smallest and largest size of all.
+
+    Arguments:
+        counts: By class, how many of its samples have each size; keys may be strings, as JSON makes them. One class of
+            any name is p(N).
+
+    Raises:
+        ValueError: if there is no class, a class has no size, or a size or a count is below 1.
+    """
+
+    def __init__(self, counts: Mapping[str, Mapping[Any, int]]):
+        models = {str(name): SizeModel(dict(sizes)) for name, sizes in counts.items()}
+        if not models:
+            raise ValueError("a size model needs at least one class")
+        self.counts = {name: model.counts for name, model in models.items()}
+        self.classes = list(self.counts)
+        self.low, self.high = min(min(m) for m in self.counts.values()), max(max(m) for m in self.counts.values())
+        table = torch.zeros(len(self.counts), self.high - self.low + 1, dtype=torch.float64)
+        for row, sizes in zip(table, self.counts.values(), strict=True):
+            row[torch.tensor(list(sizes)) - self.low] = torch.tensor(list(sizes.values()), dtype=torch.float64)
+        wide = torch.cat([table[:, :1], table, table[:, -1:]], 1)
+        smooth = (wide[:, :-2] + 2 * table + wide[:, 2:]) / 4
+        self._share = table.sum(1) / table.sum()
+        everyone = smooth.sum(0) / smooth.sum()
+        rows = smooth + SHRINKAGE * everyone
+        self._all, self._table = everyone, rows / rows.sum(1, keepdim=True)
+
+    def sample_class(self, random: Random) -> Tensor:
+        """Draw classes, (B,), as often as they occur."""
+        return _draw(self._share.expand(len(random.indices), -1), random)
+
+    def sample(
+        self, random: Random, classes: Tensor | None = None, low: int | None = None, high: int | None = None
+    ) -> Tensor:
+        """Draw sizes, (B,), from p(N | class, low <= N <= high); of p(N) where a class is -1 or none are given.
+
+        Raises:
+            UserError: if the bounds leave no size.
+        """
+        least, most = max(low or self.low, self.low), min(high or self.high, self.high)
+        if least > most:
+            raise UserError(
+                f"no size between {low or self.low} and {high or self.high} in the training data,"
+                f" which has {self.low} to {self.high}"
+            )
+        p = self._rows(len(random.indices), classes)[:, least - self.low : most - self.low + 1]
+        return least + _draw(p / p.sum(1, keepdim=True), random)
+
+    def log_prob(self, sizes: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return log p(N | class) in nats, (B,); -inf outside the sizes of the training data."""
+        place = sizes.cpu() - self.low
+        inside = (place >= 0) & (place < self._all.numel())
+        p = self._rows(len(sizes), classes).gather(1, place.clamp(0, self._all.numel() - 1)[:, None])[:, 0]
+        return torch.where(inside, p.log(), -torch.inf).to(sizes.device)
+
+    def _rows(self, batch: int, classes: Tensor | None) -> Tensor:
+        if classes is None:
+            return self._all.expand(batch, -1)
+        classes = classes.cpu()
+        return torch.where((classes < 0)[:, None], self._all, self._table[classes.clamp(min=0)])
+
+
+def _draw(p: Tensor, random: Random) -> Tensor:
+    """Draw a column of each row of probabilities (B, K)."""
+    u = random.uniform((len(p),)).double().cpu()
+    return (p.cumsum(1)[:, :-1] <= u[:, None]).sum(1)
 
 
 class PropertySizes(Configurable):

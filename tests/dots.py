@@ -61,7 +61,7 @@ class Dots(Modality):
             {"position": torch.cat([r - r.mean(0) for r in records]) / self.scale},
         )
 
-    def decode(self, state, mask):
+    def decode(self, state, mask, condition=None):
         return [x[m] * self.scale for x, m in zip(state["position"].cpu(), mask.cpu(), strict=True)]
 
     def redraw(self, records):

@@ -20,6 +20,7 @@ from gendiff.denoise import Denoiser
 from gendiff.files import UserError
 from gendiff.guide import Replacement
 from gendiff.modalities.molecules.modality import Molecules
+from gendiff.modalities.sketches.modality import Sketches
 from gendiff.nn.egnn import EGNN
 from gendiff.objective import (
     Antithetic,
@@ -106,6 +107,7 @@ THINGS = [
         conditions={"logP": [0.5, 1.25]},
         property_sizes=PropertySizes(["logP"], {3: 2}, {3: [0.5]}, {3: [[1.5]]}),
     ),
+    Sketches({"cat": {3: 2}, "class": {4: 1}}, ["cat", "class"], scale=2.5, simplify=2.0, pen="gaussian", points=True),
 ]
 
 

@@ -150,7 +150,7 @@ def test_results_depend_on_the_seed_only(monkeypatch):
     assert bootstrap(x, np.median) != bootstrap(x, np.median, seed=1)
     assert share(x < 0.3) == share(x < 0.3)
     whole = bootstrap_totals(histograms, one_hot(np.arange(500) % 12), one_hot(np.arange(90) % 7))
-    monkeypatch.setattr("gendiff.metrics.CHUNK", 10_000)  # many small pieces instead of few large ones
+    monkeypatch.setattr("gendiff.metrics.values.CHUNK", 10_000)  # many small pieces instead of few large ones
     assert bootstrap_totals(histograms, one_hot(np.arange(500) % 12), one_hot(np.arange(90) % 7)) == whole
 
 

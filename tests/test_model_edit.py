@@ -11,9 +11,10 @@ from torch import nn
 
 from gendiff.denoise import AnalyticDenoiser
 from gendiff.files import UserError
-from gendiff.modality import Part
+from gendiff.modality import Part, Task
 from gendiff.model import Model
-from gendiff.model.edit import TASKS, sampler_of, slerp
+from gendiff.model.edit import sampler_of, slerp
+from gendiff.ops import Random
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Heun
 from gendiff.schedule import Cosine, Flow
@@ -46,16 +47,45 @@ class Points(Part):
             record[: self.kept] = self.points[: self.kept]
 
 
+class Question(Part):
+    """The number of a component of the mixture."""
+
+    state = {}
+
+    def __init__(self, component):
+        self.condition = {"component": torch.tensor([component])}
+
+    def match(self, other):
+        raise NotImplementedError
+
+    def place(self, records, **facts):
+        pass
+
+
 class Plane(dots.Dots):
     """Dots that can be edited, with records that are changed in place."""
 
-    def decode(self, state, mask):
+    tasks = {
+        "grow": Task("keep", "points stay"),
+        "link": Task("keep", "points stay"),
+        "vary": Task("noise", "all may move"),
+        "shake": Task("noise", "all may move far", strength=0.9),
+        "interpolate": Task("path", "from one to another"),
+        "ask": Task("ask", "points of the component that the input names"),
+    }
+
+    def condition(self, wanted):
+        return {name: torch.as_tensor(value).reshape(-1) for name, value in wanted.items()}
+
+    def decode(self, state, mask, condition=None):
         return [x[m].clone() for x, m in zip(state["position"].cpu(), mask.cpu(), strict=True)]
 
     def parts(self, records, task, keep=None):
         if task in ("grow", "link"):
             points = records[0] if keep is None else records[0][[number - 1 for number in keep]]
             return [Points(points, len(points))]
+        if task == "ask":
+            return [Question(records[0])]
         return [Points(points) for points in records]
 
 
@@ -104,6 +134,78 @@ def test_the_rest_has_the_law_that_what_stays_gives_it(apart):
     )
     assert abs(often - exact) < 3 * math.sqrt(0.25 / n)
     assert abs(once - exact) > 3 * math.sqrt(0.25 / n)
+
+
+class Steps(Points):
+    """Ways from point to point, of which the first is not known; nothing has a place."""
+
+    def __init__(self, points):
+        super().__init__(points)
+        self.state, self.known = {"position": points}, {"position": torch.arange(len(points)) > 0}
+
+    def place(self, records, **facts):
+        pass
+
+
+def test_an_entry_of_a_kept_element_may_be_free_and_follows_from_what_is_known():
+    """Two laws of three steps. The second step says which it is, the first is free and the third is to come."""
+    means, spread, n = torch.tensor([[-3.0, -1.0, -2.0], [3.0, 1.0, 2.0]]), 0.6, 300
+    law = (means[..., None].expand(2, 3, 2), spread)
+    process = JointProcess({"position": GaussianProcess(Flow(), Euclidean(2))})
+    wide = Model(Plane({3: 1}), Exact(process, [0.5, 0.5], {"position": law}), Ancestral(30))
+    given = torch.tensor([[77.0, 77.0], [0.1, 0.0]])
+    wide.modality.parts = lambda *_: [Steps(given)]
+    made = torch.stack(wide.edit([], "grow", n, steps=16, resamples=16).records)
+    assert torch.equal(made[:, 1], given[1].expand(n, 2))
+    exact = 1 / (1 + math.exp(-2 * 0.1 / spread**2))
+    second = made[:, 0].sum(1) > 0
+    assert abs(second.double().mean().item() - exact) < 3 * math.sqrt(0.25 / n)
+    assert torch.equal(second, made[:, 2].sum(1) > 0)
+    for free in (0, 2):
+        away = made[:, free] - means[second.long(), free][:, None]
+        assert away.mean().item() == pytest.approx(0, abs=4 * spread / math.sqrt(2 * n))
+        assert away.std().item() == pytest.approx(spread, rel=0.15)
+
+
+def test_what_is_asked_for_is_the_parts_own_or_the_users():
+    asked = shapes()
+    assert nearest(asked.edit([1], "ask", 12).records).tolist() == [1] * 12
+    assert nearest(asked.edit([1], "ask", 12, condition={"component": 0}).records).tolist() == [0] * 12
+    both = asked.edit([1], "ask", 12, condition={"component": [0, 1]}, batch_size=5).records
+    assert nearest(both).tolist() == [0, 1] * 6
+    assert {len(x) for x in model([1.0], (0.0, 1.0), sizes={3: 1, 6: 1}).edit([0], "ask", 9, sizes=(4, 9)).records} == {
+        6
+    }
+    known = torch.tensor([[-0.6, 0.0], [0.6, 0.0]])  # of the first shape, by all that can be seen
+    for task, given, more in (("grow", known, {"resamples": 2}), ("vary", SHAPES[0], {"strength": 1.0})):
+        made = asked.edit([given], task, 12, steps=12, condition={"component": 1}, **more).records
+        assert torch.stack(made)[:, 2:].sub(torch.stack(made)[:, :2].mean(1, keepdim=True)).norm(dim=-1).mean() > 1.8
+    told = asked.edit([SHAPES[0], SHAPES[0]], "interpolate", 3, steps=20, condition={"component": 0}).records
+    assert torch.allclose(told[0], SHAPES[0], atol=2e-2)
+    with pytest.raises(UserError, match="without conditions, so 'component'"):
+        asked.modality.condition = lambda wanted: dots.Dots.condition(asked.modality, wanted)
+        asked.edit([SHAPES[0]], "vary", 1, condition={"component": 0})
+
+
+def test_guidance_is_classifier_free():
+    """Of a mixture the guided estimate lies beyond that of the component, away from the other."""
+    asked = shapes()
+    plain, guided = (
+        torch.stack(asked.edit([1], "ask", 40, guidance=w).records).sub(0).norm(dim=-1)[:, 2:].mean()
+        for w in (1.0, 3.0)
+    )
+    assert guided > plain + 0.05
+
+
+def test_a_task_has_a_strength_of_its_own():
+    asked = shapes()
+    near, far, same = (
+        torch.stack(asked.edit([SHAPES[0]], task, 30, **more).records)
+        for task, more in (("vary", {}), ("shake", {}), ("vary", {"strength": 0.9}))
+    )
+    assert torch.equal(far, same)
+    assert not torch.equal(near, far)
+    assert asked.edit([SHAPES[0, :2]], None, 1, resamples=1).records[0].shape == (4, 2)  # the first task is the default
 
 
 def test_only_some_elements_may_be_kept():
@@ -189,6 +291,38 @@ def test_between_normal_samples_the_way_is_the_arc_itself(schedule, counts):
     assert made.indices == list(range(n))
 
 
+class Ordered(Points):
+    """Two sequences, of which elements 0, 1 of the shorter answer to 0, 3 of the longer; 2, 1 come in, in this order."""
+
+    def match(self, other):
+        self.order, other.order = (torch.tensor([0, 1] if len(x) == 2 else [0, 3, 2, 1]) for x in (self, other))
+        return self, other
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_comes_in_takes_its_place_in_the_order(turned):
+    s, n = 0.7, 5
+    process = JointProcess({"position": GaussianProcess(Flow(), Euclidean(2))})
+    normal = Model(Plane({2: 1, 4: 1}), Exact(process, [1.0], {"position": (0.0, s)}), Ancestral(30))
+    generator = torch.Generator().manual_seed(2)
+    short, long = (torch.randn(k, 2, generator=generator) * s for k in (2, 4))
+    pair = [Ordered(long), Ordered(short)] if turned else [Ordered(short), Ordered(long)]
+    for part in pair:
+        part.state = {"position": part.points}
+        part.place = lambda *_, **__: None
+    normal.modality.parts = lambda *_: pair
+    made = normal.edit([], "interpolate", n, seed=3, steps=40).records
+    made = made[::-1] if turned else made
+    assert [len(x) for x in made] == [2, 3, 3, 4, 4] if not turned else [len(x) for x in made] == [2, 3, 3, 4, 4]
+    noise = Random(3, 1).normal((1, 4, 2))[0]
+    ends = torch.cat([short / s, noise[2:]]), long[[0, 3, 2, 1]] / s
+    arc = slerp(*ends, torch.linspace(0, 1, n)) * s
+    rows = {2: [0, 1], 3: [0, 2, 1], 4: [0, 3, 2, 1]}
+    for x, frame in zip(made, arc, strict=True):
+        assert torch.allclose(x, frame[rows[len(x)]], atol=2e-2)
+    assert torch.allclose(made[-1], long, atol=2e-2)
+
+
 def test_the_training_mode_comes_back_even_after_an_error():
     wide = shapes()
     wide.denoiser.train()
@@ -208,18 +342,20 @@ def test_samplers_of_the_tasks():
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("shrink", {}, r"--task must be one of grow, link, vary, interpolate, got 'shrink'"),
+        ("shrink", {}, r"--task must be one of grow, link, vary, shake, interpolate, ask for dots, got 'shrink'"),
         ("grow", {"resamples": 0}, "--resamples must be at least 1, got 0"),
         ("grow", {"steps": 0}, "--steps must be at least 1, got 0"),
-        ("grow", {"sizes": (None, 2)}, r"--atoms allows 2 at most, and 2 stay; allow 3 or more, or keep fewer"),
+        ("grow", {"sizes": (None, 2)}, r"--size allows 2 at most, and 2 stay; allow 3 or more, or keep fewer"),
         ("grow", {"sizes": (9, 12)}, "no size between 9 and 12"),
-        ("grow", {"only": ["new"]}, "--only knows valid and connected here"),
+        ("grow", {"only": ["new"]}, "--only new is not known here"),
         ("grow", {"batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ("vary", {"strength": -0.1}, r"--strength must lie in \[0, 1\]"),
         ("vary", {"strength": math.nan}, r"--strength must lie in \[0, 1\]"),
         ("vary", {"keep": [1]}, "--keep belongs to grow and link; vary may change every element"),
-        ("vary", {"sizes": (3, 3)}, "--atoms belongs to grow and link; vary takes its sizes from the input"),
-        ("interpolate", {"n": 1}, "-n must be at least 2 for interpolate"),
+        ("vary", {"sizes": (3, 3)}, "--size belongs to grow and link and ask; vary takes its sizes from the input"),
+        ("vary", {"guidance": 2.0}, "--guidance 2 strengthens a condition, and none is given"),
+        ("vary", {"guidance": math.nan}, "--guidance must be a finite number, got nan"),
+        ("interpolate", {"n": 1}, "-n must be at least 2 for a path"),
         ("interpolate", {"only": ["valid"]}, "--only draws until there are enough"),
         ("interpolate", {"batch_size": 0}, "--batch-size must be at least 1, got 0"),
     ],
@@ -251,9 +387,3 @@ def test_a_modality_without_parts_says_so():
     wide.modality = dots.Dots({4: 1})
     with pytest.raises(UserError, match="dots cannot be edited yet"):
         wide.edit([SHAPES[0]], "grow", 2)
-
-
-def test_the_command_knows_the_same_tasks():
-    from gendiff.cli import edit
-
-    assert edit.TASKS == TASKS

@@ -15,12 +15,13 @@ COMMANDS = {
     "demo": "the main job end to end on the built-in data, in minutes on two CPU cores",
     "train": "examples in, trained model out",
     "sample": "draw new samples from a model",
-    "edit": "new samples from given ones: grow a fragment, link pieces, vary, interpolate",
+    "edit": "new samples from given ones: grow, link, complete, heal, vary, interpolate, trace",
     "evaluate": "metrics of generated samples, the reference's own numbers beside them",
     "logprob": "how likely a model finds the records of files",
     "encode": "latent codes of the records of files",
     "report": "one HTML page of a run or of generated samples",
     "data": "the data sets that gendiff knows: list, info, get",
+    "models": "the models that come with gendiff, and their measured quality",
     "doctor": "versions, devices, what is missing and how to get it",
 }
 

@@ -8,64 +8,88 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from gendiff.cli.parsing import UsageError, bounds, parse, parser, say, step_bar, words
+from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wishes, words
 from gendiff.cli.sample import check_output, pick_device, protect, read_sidecar, write_samples
 from gendiff.files import UserError, ending, sha256, write_json
 
-TASKS = ("grow", "link", "vary", "interpolate")
 
+def build_parser(tasks: bool = True) -> ArgumentParser:
+    """Return the parser, with the tasks of all installed modalities in its help if `tasks`: they take a while to load.
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
+    The model on the command line has a modality, and so its words; --help has no model.
+    """
+    known = "\n".join(_tasks()) if tasks else ""
     p = parser(
         "edit",
-        "Make new samples from given ones. grow: atoms of the input stay where they are, the rest grows around them. "
-        "link: the same for an input in pieces, with as many new atoms as it takes to join them; what came out in one "
-        "piece is 'connected'. vary: variations of a molecule. interpolate: the way from one molecule to another. "
-        "Beside the output a .json of the same name says how it was made.",
+        "Make new samples from given ones. What can be done is the model's to say. Beside the output a .json of the"
+        f" same name says how it was made.\n{known}",
     )
+    p.formatter_class = _Formatter
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
-    p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate two molecules")
-    p.add_argument("--task", default="grow", choices=TASKS, help="what to do")
+    p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate of two")
+    p.add_argument("--task", type=str | None, default=None, help="what to do (default: the first of the model's tasks)")
     p.add_argument(
         "-n", "--number", type=int, default=40, help="how many to make; for interpolate the steps, both ends included"
     )
     p.add_argument(
-        "-o",
-        "--output",
-        type=str,
-        required=True,
-        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz",
+        "-o", "--output", type=str, required=True, help="file to write, of any format that gendiff sample writes"
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument(
-        "--keep", type=str | None, default=None, help="grow, link: numbers of the atoms that stay: 1,2,5-8 (all)"
-    )
-    p.add_argument(
-        "--atoms",
+        "--keep",
         type=str | None,
         default=None,
-        help="grow, link: bounds of the number of modelled atoms, kept ones included: 12-20, 12-, -20 or 12 (grow: as "
-        "in the training data, at least one more than stay; link: by the distance between the pieces)",
+        help="grow, link, complete: numbers of the atoms or strokes that stay: 1,2,5-8 (all)",
+    )
+    add_size(
+        p,
+        "grow, link, complete, trace: bounds of the number of modelled atoms or points, kept ones included: 12-20,"
+        " 12-, -20 or 12 (by default as in the training data, at least one more than stay; link: by the distance"
+        " between the pieces)",
     )
     p.add_argument(
-        "--strength", type=float, default=0.3, help="vary: from 0, the input itself, to 1, a fresh sample of its size"
+        "--side",
+        type=float | None,
+        default=None,
+        help="sketches: the larger side of the finished drawing in the unit of the input (by default the input is in"
+        " the unit of the training data, or as large as a whole drawing if it cannot be)",
+    )
+    p.add_argument(
+        "--strength",
+        type=float | None,
+        default=None,
+        help="vary, heal: from 0, the input itself, to 1, a fresh sample of its size (default: the task's)",
     )
     p.add_argument(
         "--steps",
         type=int | None,
         default=None,
-        help="levels of noise (grow, link: 16; vary: the model's; interpolate: 50)",
+        help="levels of noise (grow, link, complete: 16; interpolate: 50; else the model's)",
     )
     p.add_argument(
         "--resamples",
         type=int,
         default=24,
-        help="grow, link: how often each level is walked, so that old and new come to agree; time grows with it",
+        help="grow, link, complete: how often each level is walked, so that old and new come to agree; time grows with"
+        " it",
     )
-    p.add_argument("--only", type=str | None, default=None, help="draw until there are enough that are valid,connected")
+    p.add_argument(
+        "--class",
+        type=str | None,
+        default=None,
+        help="class to ask for, of a model that knows it: cat; of several, sample i takes one after another: cat,dog",
+    )
+    p.add_argument(
+        "--condition", type=str | None, default=None, help="properties to ask for, of a model trained with them: logP=2"
+    )
+    p.add_argument(
+        "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
+    )
+    p.add_argument(
+        "--only", type=str | None, default=None, help="draw until there are enough that are valid, or valid,connected"
+    )
     p.add_argument(
         "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"
     )
@@ -73,33 +97,57 @@ def build_parser() -> ArgumentParser:
     return p
 
 
+class _Formatter(DefaultHelpFormatter):
+    """Keeps the lines of the description."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(fill(line, width, indent + "  " * line.startswith(" ")) for line in text.splitlines())
+
+
+def _tasks() -> list[str]:
+    """Return lines of what can be done, by modality."""
+    from gendiff.modality import find_modality, installed
+
+    lines = []
+    for name in installed():
+        if tasks := find_modality(name).tasks:
+            lines += ["", f"{name}:", *(f"  {word}: {task.help}" for word, task in tasks.items())]
+    return lines
+
+
 def main(argv: Sequence[str]) -> int:
     """Edit."""
-    args = parse(build_parser(), argv)
-    sizes, only, keep = bounds(args.atoms), words(args.only), numbers(args.keep)
+    args = parse(build_parser(tasks=any(word in ("-h", "--help") for word in argv)), argv)
+    sizes, only, keep = bounds(args.size), words(args.only), numbers(args.keep)
+    condition = wishes(args.condition, args["class"])
     output = Path(args.output)
     if any(output.resolve() == Path(path).resolve() for path in args.input):
         raise UserError(f"{output}: is the input, which would be lost; choose another -o")
     from gendiff.model import load
-    from gendiff.model.edit import sampler_of
+    from gendiff.model.edit import find_task, sampler_of
 
     model = load(args.model, device=pick_device(args.device))
+    task, todo = find_task(model.modality, args.task)
     check_output(output, model.modality, args.number)
     protect(output, [])
-    records, report = model.modality.read_parts(args.input, args.task)
+    records, report = model.modality.read_parts(args.input, task)
     for line in report.lines():
         say(line)
     begin = time.monotonic()
     drawn = model.edit(
         records,
-        args.task,
+        task,
         args.number,
         seed=args.seed,
         keep=keep,
+        side=args.side,
         sizes=sizes,
         strength=args.strength,
         steps=args.steps,
         resamples=args.resamples,
+        condition=condition,
+        guidance=args.guidance,
         only=only,
         batch_size=args.batch_size,
         progress=step_bar("editing"),
@@ -111,17 +159,22 @@ def main(argv: Sequence[str]) -> int:
         output,
         args.model,
         seed=args.seed,
-        sampler=sampler_of(model, args.task, args.steps),
+        sampler=sampler_of(model, task, args.steps),
         seconds=seconds,
         only=only,
         sizes=sizes,
+        condition=condition,
+        guidance=args.guidance,
     )
-    used = {"grow": ("keep", "resamples"), "link": ("keep", "resamples"), "vary": ("strength",)}.get(args.task, ())
     facts: dict[str, Any] = {
-        "task": args.task,
+        "task": task,
         "input": [{"file": str(path), "sha256": sha256(path)} for path in args.input],
-        **{name: {"keep": keep}.get(name, getattr(args, name)) for name in used},
+        "side": args.side,
     }
+    if todo.kind == "keep":
+        facts |= {"keep": keep, "resamples": args.resamples}
+    elif todo.kind == "noise":
+        facts["strength"] = todo.strength if args.strength is None else args.strength
     write_json(output.with_suffix(".json"), read_sidecar(output) | facts)
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
     number = f"{len(drawn.records):,} {model.modality.name}"
@@ -146,6 +199,6 @@ def numbers(text: str | None) -> list[int] | None:
         match = re.fullmatch(r"(\d{1,6})\s*(?:-\s*(\d{1,6}))?", word, re.ASCII)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high:
-            raise UsageError(f"--keep {text!r} is no list of atom numbers; write 1,2,5-8, counting from 1")
+            raise UsageError(f"--keep {text!r} is no list of numbers; write 1,2,5-8, counting from 1")
         found.update(range(low, high + 1))
     return sorted(found)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.cli.options import Kind, add_options, given, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
-from gendiff.cli.sample import read_sidecar
+from gendiff.cli.sample import protocol, read_sidecar
 from gendiff.data import resolve
 from gendiff.files import UserError, check_target, write_json
-from gendiff.modality import find_modality
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
+def build_parser(kind: Kind | None = None) -> ArgumentParser:
+    """Return the parser, with the options of a modality."""
     p = parser(
         "evaluate", "Measure generated samples; the reference's own numbers, by the same procedure, stand beside them."
     )
@@ -33,21 +34,10 @@ def build_parser() -> ArgumentParser:
         "--modality",
         type=str | None,
         default=None,
-        help="what the files hold (default: what the .json beside the samples says, or molecules)",
+        help="what the files hold (default: what the .json beside the samples, or the ending, says); each has options "
+        "of its own, which --modality NAME --help lists",
     )
-    p.add_argument(
-        "--hydrogens",
-        choices=("auto", "explicit", "implicit"),
-        default="auto",
-        help="protocol: explicit or implicit (default: as the model that made the samples)",
-    )
-    p.add_argument(
-        "--rule",
-        choices=("lookup", "rdkit"),
-        default="lookup",
-        help="how bonds are read off coordinates: lookup or rdkit",
-    )
-    p.add_argument("--no-strain", action="store_true", help="leave out the MMFF strain, the slow part")
+    add_options(p, kind, "evaluate")
     p.add_argument(
         "--on-error",
         choices=("stop", "skip"),
@@ -59,32 +49,36 @@ def build_parser() -> ArgumentParser:
     return p
 
 
+def _kind(argv: Sequence[str]) -> Kind | None:
+    """Return the adapter that a command line is about, before it is parsed; None if it does not say."""
+    named = next((b for a, b in pairwise(argv) if a == "--modality"), None)
+    files = [word for word in argv if not word.startswith("-")]
+    for file in files:
+        try:
+            return modality_of_file(file, named, read_sidecar(file))
+        except UserError:
+            continue
+    return None
+
+
 def main(argv: Sequence[str]) -> int:
     """Evaluate."""
-    args = parse(build_parser(), argv)
+    args = parse(build_parser(_kind(argv)), argv)
     sidecar = read_sidecar(args.generated)
-    kind: Any = find_modality(args.modality or sidecar.get("modality") or "molecules")
+    kind: Any = modality_of_file(args.generated, args.modality, sidecar)
     if args.json:
         check_target(args.json, (".json",))
         if sidecar and Path(args.json).resolve() == Path(args.generated).with_suffix(".json").resolve():
             raise UserError(f"{args.json}: says how the samples were made, which would be lost; choose another --json")
-    generated, drawn = kind.read([args.generated], on_error=args.on_error, strict=False, embed=False, fragments="keep")
+    generated, drawn = kind.read_samples([args.generated], on_error=args.on_error)
     reference, report = kind.read(resolve(args.reference), on_error=args.on_error)
     training = kind.read(resolve(args.training), on_error=args.on_error)[0] if args.training else None
     for line in [*drawn.lines(), *report.lines()]:
         say(line)
-    hydrogens = (
-        args.hydrogens if args.hydrogens != "auto" else sidecar.get("hydrogens") or kind.fit(reference).hydrogens
-    )
-    table = kind.evaluate(
-        generated,
-        reference,
-        training=training,
-        rule=args.rule,
-        hydrogens=hydrogens,
-        strain=not args.no_strain,
-        seed=args.seed,
-    )
+    defaults = {option.name: option.default for option in kind.options if option.of == "evaluate"}
+    chosen = {name: value for name, value in given(args, kind, "evaluate").items() if value != defaults[name]}
+    rules = {**defaults, **protocol(sidecar), **chosen}
+    table = kind.evaluate(generated, reference, training=training, seed=args.seed, **rules)
     for line in table.lines():
         say(line)
     if args.json:

@@ -42,10 +42,10 @@ def parse(command: ArgumentParser, argv: Sequence[str]) -> Namespace:
         message = noise.getvalue()
     except Exception as error:
         message = str(error)
-    raise UsageError(f"{_one_line(message, _config_file(argv))}; see {command.prog} --help")
+    raise UsageError(f"{_one_line(message, config_file(argv))}; see {command.prog} --help")
 
 
-def _config_file(argv: Sequence[str]) -> str:
+def config_file(argv: Sequence[str]) -> str:
     """Return the last file of options that is named, or ""."""
     pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*argv, ""])]
     return next((file for option, file in reversed(pairs) if option == "--config"), "")
@@ -60,6 +60,11 @@ def _one_line(text: str, config: str) -> str:
     return f"{config}: {line}" if "config" in line and config not in line else line
 
 
+def add_size(command: ArgumentParser, help: str) -> None:
+    """Add the option that bounds the number of elements of a sample, under the names that each modality gives them."""
+    command.add_argument("--size", "--atoms", "--points", type=str | None, default=None, help=help)
+
+
 def bounds(text: str | None) -> tuple[int | None, int | None]:
     """Return (low, high) from "12-20", "12-", "-20" or "12".
 
@@ -70,17 +75,28 @@ def bounds(text: str | None) -> tuple[int | None, int | None]:
         return None, None
     match = re.fullmatch(r"\s*(\d*)\s*(-?)\s*(\d*)\s*", text)
     if not match or not (match[1] or match[3]):
-        raise UsageError(f"--atoms {text!r} is no range; write 12-20, 12-, -20 or 12")
+        raise UsageError(f"--size {text!r} is no range; write 12-20, 12-, -20 or 12")
     low = int(match[1]) if match[1] else None
     high = int(match[3]) if match[3] else (None if match[2] else low)
     if (low is not None and low < 1) or (low is not None and high is not None and low > high):
-        raise UsageError(f"--atoms {text!r} is an empty range; write 12-20, 12-, -20 or 12")
+        raise UsageError(f"--size {text!r} is an empty range; write 12-20, 12-, -20 or 12")
     return low, high
 
 
 def words(text: str | None) -> list[str]:
     """Return the words of a comma-separated list."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def wishes(condition: str | None, word: str | None) -> dict[str, Any]:
+    """Return what is asked of samples: the numbers of `--condition`, and the words of `--class`.
+
+    Raises:
+        UsageError: for another form, or a name that comes twice.
+    """
+    asked: dict[str, Any] = dict(numbers(condition, "--condition"))
+    classes = words(word)
+    return asked | ({"class": classes[0] if len(classes) == 1 else classes} if classes else {})
 
 
 def numbers(text: str | None, option: str) -> dict[str, float]:

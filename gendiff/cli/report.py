@@ -8,11 +8,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.cli.options import modality_of_file
 from gendiff.cli.parsing import parse, parser, say
-from gendiff.cli.sample import model_folder, read_sidecar
+from gendiff.cli.sample import model_folder, protocol, read_sidecar
 from gendiff.data import resolve
 from gendiff.files import UserError, check_target, read_json
-from gendiff.modality import find_modality
 
 
 def build_parser() -> ArgumentParser:
@@ -32,6 +32,12 @@ def build_parser() -> ArgumentParser:
     )
     p.add_argument(
         "--reference", type=str, nargs="+", default=None, help="real examples, for a table of metrics of samples"
+    )
+    p.add_argument(
+        "--modality",
+        type=str | None,
+        default=None,
+        help="what the file holds (default: what the .json beside it, or the ending, says)",
     )
     return p
 
@@ -53,19 +59,16 @@ def main(argv: Sequence[str]) -> int:
         run_page(output, source, config.get("info", {}), f"gendiff run: {source.resolve().name}")
     else:
         sidecar = read_sidecar(source)
-        kind: Any = find_modality(sidecar.get("modality") or "molecules")
-        records, reading = kind.read([source], on_error="skip", strict=False, embed=False, fragments="keep")
+        kind: Any = modality_of_file(source, args.modality, sidecar)
+        records, reading = kind.read_samples([source], on_error="skip")
         for line in reading.lines():
             say(line)
-        protocol: dict[str, Any] = {
-            "hydrogens": sidecar.get("hydrogens", "auto"),
-            "rule": sidecar.get("rule", "lookup"),
-        }
-        modality = kind.fit(records, **protocol)
+        rules = protocol(sidecar)
+        modality = kind.fit(records, **rules)
         table = None
         if args.reference:
             reference, _ = kind.read(resolve(args.reference))
-            table = kind.evaluate(records, reference, hydrogens=modality.hydrogens, rule=modality.rule)
+            table = kind.evaluate(records, reference, **{**modality.protocol(), **rules})
         drawn = modality.redraw(records)
         modality.annotate(drawn)
         samples_page(

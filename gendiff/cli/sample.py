@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,19 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from gendiff.cli.parsing import UsageError, add_trainer, bounds, changed, numbers, parse, parser, say, step_bar, words
+from gendiff.cli.parsing import (
+    UsageError,
+    add_size,
+    add_trainer,
+    bounds,
+    changed,
+    parse,
+    parser,
+    say,
+    step_bar,
+    wishes,
+    words,
+)
 from gendiff.files import UserError, check_target, ending, sha256, write_json
 
 SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
@@ -31,14 +43,17 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "Draw new samples into a file, beside which a .json of the same name says how it was made; or, with -o FOLDER/,"
         " any number of them into a folder of shards, on any number of devices, to go on with after an interruption.",
     )
-    p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
+    p.add_argument(
+        "model", type=str, help="run folder of gendiff train, model folder, or name of a shipped model (gendiff models)"
+    )
     p.add_argument("-n", "--number", type=int, default=100, help="how many to draw")
     p.add_argument(
         "-o",
         "--output",
         type=str,
         required=True,
-        help="file to write: .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz; or FOLDER/",
+        help="file to write: molecules .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz; sketches "
+        ".ndjson, .svg, .npz, .csv, .png or .gif; or FOLDER/",
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
@@ -48,9 +63,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         default=None,
         help="scale of the noise taken in, 0 to 1: less is safer and more alike (default: the model's)",
     )
-    p.add_argument(
-        "--atoms", type=str | None, default=None, help="bounds of the number of modelled atoms: 12-20, 12-, -20 or 12"
-    )
+    add_size(p, "bounds of the number of modelled atoms, or of points: 12-20, 12-, -20 or 12")
     p.add_argument(
         "--only", type=str | None, default=None, help="draw until there are enough that are all of: valid,connected,new"
     )
@@ -71,6 +84,14 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         help="properties to ask for, of a model trained with them: logP=2.5",
     )
     p.add_argument(
+        "--class",
+        dest="word",
+        type=str | None,
+        default=None,
+        help="classes to ask for, in turn, of a model that knows some: cat or cat,dog (default: as often as in the "
+        "training data)",
+    )
+    p.add_argument(
         "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
     )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
@@ -79,7 +100,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--format",
         type=str | None,
         default=None,
-        help="of FOLDER/: sdf, xyz, smi, csv, pdb, npz, packed or not (default: sdf)",
+        help="of FOLDER/: a format as above without the dot (default: the first of the modality)",
     )
     p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
     if trainer:
@@ -99,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     ours = [f"--{name.replace('_', '-')}" for name, default in SHARDED.items() if args[name] != default]
     if ours or options:
         raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
-    sizes, only, condition = bounds(args.atoms), words(args.only), numbers(args.condition, "--condition")
+    sizes, only, condition = bounds(args.size), words(args.only), wishes(args.condition, args.word)
     from gendiff.model import load
 
     model = load(args.model, device=pick_device(args.device))
@@ -107,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
     check_output(output, model.modality, args.number)
     protect(output, [*_examples(args.model), *(args.reference or [])])
     for name, value in model.modality.condition(condition).items():
-        if float(value.abs().max()) > FAR:
+        if value.is_floating_point() and float(value.abs().max()) > FAR:
             say(f"note: {name} = {condition[name]:g} lies far outside the training data; do not expect it")
     known = None
     if "new" in only:
@@ -166,7 +187,7 @@ def check_output(output: Path, modality: Any, number: int) -> None:
 
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
     only, reference = words(args.only), args.reference or []
-    sizes, condition = bounds(args.atoms), numbers(args.condition, "--condition")
+    sizes, condition = bounds(args.size), wishes(args.condition, args.word)
     device = args.device if args.device == "auto" else pick_device(args.device)
     from gendiff.train.generate import generate
 
@@ -236,9 +257,9 @@ def write_samples(
 
 def model_folder(source: str | Path) -> Path:
     """Return the model folder of a run folder, or the folder itself."""
-    from gendiff.model import origin
+    from gendiff.model import folder
 
-    return origin.model_folder(source)
+    return folder.model_folder(source)
 
 
 def protect(output: Path, examples: Sequence[str]) -> None:
@@ -296,6 +317,12 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"--device {name}: is not available here; gendiff doctor lists what is") from None
     return name
+
+
+def protocol(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by which rules the samples of a sidecar became records."""
+    rules = sidecar.get("protocol", {})
+    return dict(rules) if isinstance(rules, dict) else {}
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any]:

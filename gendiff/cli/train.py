@@ -7,24 +7,31 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.cli.options import Kind, add_options, given, modality_of
 from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, words
+from gendiff.modality import find_modality
 
 
-def build_parser() -> ArgumentParser:
-    """Return the parser."""
+def build_parser(kind: Kind | None = None) -> ArgumentParser:
+    """Return the parser, with the options of a modality."""
     p = parser(
         "train",
         "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and "
         "samples/.",
     )
-    p.add_argument("modality", type=str, help="what the files hold: molecules")
+    p.add_argument(
+        "modality",
+        type=str,
+        help="what the files hold: molecules or sketches; it has options of its own, which "
+        "gendiff train molecules --help and gendiff train sketches --help list",
+    )
     p.add_argument(
         "files",
         nargs="*",
         type=str,
         metavar="FILE",
-        help="examples: .sdf, .mol, .mol2, .pdb (ligands), .csv (SMILES), .smi, .xyz, all of them also packed (.gz), "
-        "or .npz; or the name of a data set (none with --resume)",
+        help="examples: molecules in .sdf, .mol, .mol2, .pdb (ligands), .csv (SMILES), .smi, .xyz or .npz; sketches in "
+        ".ndjson, .npz, .svg or .csv; text also packed (.gz); or the name of a data set (none with --resume)",
     )
     p.add_argument("--out", type=str, required=True, help="run folder to make")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where its checkpoint is")
@@ -51,15 +58,17 @@ def build_parser() -> ArgumentParser:
         "--network",
         type=str | None,
         default=None,
-        help="network: egnn (default), transformer or steerable (tensor products of e3nn); chiral-transformer and "
-        "chiral-steerable tell mirror images apart",
+        help="network, of molecules: egnn (default), transformer or steerable (tensor products of e3nn); "
+        "chiral-transformer and chiral-steerable tell mirror images apart; of sketches: birnn (default), transformer "
+        "or unet",
     )
     p.add_argument(
         "--condition",
         type=str | None,
         default=None,
-        help="properties to ask for when sampling, numeric columns of the files, comma-separated: logP,TPSA (RDKit "
-        "computes logP, TPSA, QED and MW where the file has none)",
+        help="what to ask for when sampling, comma-separated; of molecules numeric columns of the files: logP,TPSA "
+        "(RDKit computes logP, TPSA, QED and MW where the file has none); of sketches: points (clouds and pictures to "
+        "strokes; classes need not be named)",
     )
     p.add_argument("--batch-size", type=int, default=64, help="samples of a batch")
     p.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="peak learning rate")
@@ -74,36 +83,7 @@ def build_parser() -> ArgumentParser:
     p.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
-    p.add_argument(
-        "--hydrogens",
-        choices=("auto", "explicit", "implicit"),
-        default="auto",
-        help="explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type",
-    )
-    p.add_argument(
-        "--rule",
-        choices=("lookup", "rdkit"),
-        default="lookup",
-        help="how bonds are read off coordinates: lookup or rdkit",
-    )
-    p.add_argument(
-        "--fragments",
-        choices=("largest", "keep", "refuse"),
-        default="largest",
-        help="of salts and mixtures: largest fragment, keep all, or refuse the record",
-    )
-    p.add_argument(
-        "--split",
-        choices=("train", "valid"),
-        default=None,
-        help="use only the part train or valid of .npz files that have one",
-    )
-    p.add_argument(
-        "--smiles-column",
-        type=str | None,
-        default=None,
-        help="name of the column of SMILES in .csv and .tsv files (default: smiles or the like)",
-    )
+    add_options(p, kind, "read", "fit")
     add_trainer(p, gradient_clip_val=1.0, num_sanity_val_steps=0)
     return p
 
@@ -116,7 +96,10 @@ OBEYED = ("out", "resume", "modality", "config", "trainer")
 
 def main(argv: Sequence[str]) -> int:
     """Train."""
-    p = build_parser()
+    kind = modality_of(argv)
+    if kind is None and argv and not argv[0].startswith("-"):
+        find_modality(argv[0])
+    p = build_parser(kind)
     args = parse(p, argv)
     if not args.files and not args.resume:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
@@ -151,8 +134,8 @@ def main(argv: Sequence[str]) -> int:
             "on_error",
         )
     }
-    reading = {"fragments": args.fragments, "split": args.split, "smiles_column": args.smiles_column}
-    fitting = {"hydrogens": args.hydrogens, "rule": args.rule}
+    kind = kind or find_modality(args.modality)
+    reading, fitting = given(args, kind, "read"), given(args, kind, "fit")
     trainer = changed(args.trainer, p.get_defaults().trainer)
     options["conditions"] = words(args.condition)
     train(args.modality, args.files, args.out, reading=reading, fitting=fitting, trainer=trainer, say=say, **options)

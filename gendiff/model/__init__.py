@@ -1,7 +1,7 @@
 """The model that users hold, and its folder."""
 
 from gendiff.model.drawn import Drawn
-from gendiff.model.folder import FORMAT
+from gendiff.model.folder import FORMAT, shipped
 from gendiff.model.model import Model, load
 
-__all__ = ["FORMAT", "Drawn", "Model", "load"]
+__all__ = ["FORMAT", "Drawn", "Model", "load", "shipped"]

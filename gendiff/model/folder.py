@@ -36,6 +36,23 @@ LIMITS = (
 )
 
 
+def shipped() -> dict[str, Path]:
+    """Return the folders of the models that come with gendiff, by name."""
+    room = Path(__file__).resolve().parent.parent / "shipped"
+    return {folder.name: folder for folder in sorted(room.glob("*")) if (folder / "config.json").is_file()}
+
+
+def model_folder(source: str | Path) -> Path:
+    """Return the model folder that is meant: that of a run folder, a folder itself, or that of a shipped model.
+
+    A folder that is there comes before a shipped model of the same name.
+    """
+    folder = Path(source)
+    if not folder.exists() and str(source) in shipped():
+        return shipped()[str(source)]
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
 def write(model: Model, folder: str | Path) -> None:
     """Write the model folder, atomically; an older one of the same name is replaced."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.denoiser.state_dict().items()}
@@ -99,19 +116,21 @@ def card(model: Model) -> str:
 
 
 def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any]]:
-    """Return the parts of a model from a model folder or a run folder. Never executes code from it.
+    """Return the parts of a model from a model folder, a run folder, or of a shipped model. Never executes code.
 
     Arguments:
-        source: Folder.
+        source: Folder, or name.
 
     Raises:
         UserError: if there is no model, or it is damaged, of another version, or names classes that are not allowed.
     """
-    folder = Path(source)
-    if (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
+    folder = model_folder(source)
     if not folder.is_dir():
-        raise UserError(f"{source}: no such model; name a run folder of `gendiff train`, or a model folder")
+        names = ", ".join(shipped())
+        raise UserError(
+            f"{source}: no such model; name a run folder of `gendiff train`, a model folder"
+            + (f", or a shipped model: {names}" if names else "")
+        )
     if not (folder / "config.json").is_file():
         unfinished = (folder / "checkpoints").is_dir()
         hint = (

@@ -22,6 +22,7 @@ from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler
+from gendiff.sample.sampler import Hook
 
 Guide = Callable[[AnyDenoiser], AnyDenoiser]
 """Guidance: a denoiser in, a denoiser out."""
@@ -145,19 +146,25 @@ class Model:
         guide: Guide | None = None,
         batch_size: int = 256,
         progress: Callable[[int, int], Any] | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> list[Any]:
-        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`."""
+        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`.
+
+        `hooks` see every batch after each step, as those of :class:`gendiff.sample.Sampler`; the numbers that they are
+        given in `random` say which samples it holds.
+        """
         sampler, device = sampler or self.sampler, self.device
-        asked = self.modality.condition(condition or {})
-        asked = {name: value[indices % len(value)] for name, value in asked.items()}
         if not math.isfinite(guidance):
             raise UserError(f"--guidance must be a finite number, got {guidance}")
+        random = Random(seed, indices)
+        asked = self.modality.condition(condition or {})
+        asked = {name: value[indices % len(value)] for name, value in asked.items()}
+        asked = self.modality.complete(asked, random)
         if guidance != 1 and not asked:
             raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
         denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
         if guide is not None:
             denoiser = guide(denoiser)
-        random = Random(seed, indices)
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
         batches = cut_batches(numbers, batch_size)
         records: list[Any] = [None] * len(indices)
@@ -169,8 +176,8 @@ class Model:
                 x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
                 given = {name: value[rows].to(device) for name, value in asked.items()} or None
                 tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
-                x = sampler(denoiser, x, mask, given, stream, progress=tick)
-                for row, record in zip(rows.tolist(), self.modality.decode(x, mask), strict=True):
+                x = sampler(denoiser, x, mask, given, stream, hooks, progress=tick)
+                for row, record in zip(rows.tolist(), self.modality.decode(x, mask, given), strict=True):
                     records[row] = record
         return records
 
@@ -357,10 +364,10 @@ def _heun(steps: int) -> Sampler:
 
 
 def load(source: str | Path, device: torch.device | str = "cpu") -> Model:
-    """Load a model from a model folder or a run folder. Never executes code from it.
+    """Load a model from a model folder or a run folder, or one that comes with gendiff. Never executes code from it.
 
     Arguments:
-        source: Folder.
+        source: Folder, or the name of a shipped model ("sketches-digits"; :func:`gendiff.model.shipped` lists them).
         device: Where to put the weights.
 
     Raises:

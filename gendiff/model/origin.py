@@ -9,14 +9,9 @@ from typing import Any
 from gendiff import __version__
 from gendiff.config import describe
 from gendiff.files import sha256
+from gendiff.model.folder import model_folder
 from gendiff.model.model import Model
 from gendiff.sample import Sampler
-
-
-def model_folder(source: str | Path) -> Path:
-    """Return the model folder of a run folder, or the folder itself."""
-    folder = Path(source)
-    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
 
 
 def origin(
@@ -50,8 +45,8 @@ def origin(
         "seed": seed,
         "sampler": describe(sampler),
         "only": list(only),
-        "atoms": list(sizes),
+        "size": list(sizes),
         "condition": dict(condition or {}),
         "guidance": guidance,
-        **model.modality.protocol(),
+        "protocol": model.modality.protocol(),
     }

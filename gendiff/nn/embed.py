@@ -1,6 +1,7 @@
 """Embeddings of what a network is told besides its state: noise levels and conditions."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -75,18 +76,20 @@ class Conditioning(nn.Module):
     """The sum of learned embeddings of the conditions of each sample, absent ones replaced by a learned null.
 
     A float condition c becomes W₂ silu(W₁ c + b₁) + b₂ and should be standardized; an integer one is looked up in a
-    table. A condition that is missing for one sample (NaN, or −1 for an integer) or for the whole batch (not in the
-    dictionary) contributes its own learned null vector, which is what classifier-free guidance needs.
+    table; a set of points goes through :class:`gendiff.nn.points.PointSet`. A condition that is missing for one sample
+    (NaN, or −1 for an integer) or for the whole batch (not in the dictionary) contributes its own learned null vector,
+    which is what classifier-free guidance needs.
 
     Args:
-        conditions: name → `"float"` for a real number, or the number of classes of an integer condition.
+        conditions: name → `"float"` for a real number, the number of classes of an integer condition, or
+            `{"points": D}` for a set of points with D coordinates.
         width: number of features of the result.
 
     Raises:
-        UserError: if a condition is neither `"float"` nor a positive number of classes.
+        UserError: if a condition is none of these.
     """
 
-    def __init__(self, conditions: dict[str, str | int], width: int):
+    def __init__(self, conditions: Mapping[str, str | int | Mapping[str, int]], width: int):
         super().__init__()
         self.conditions, self.width = dict(conditions), width
         self.embeddings = nn.ModuleDict()
@@ -96,12 +99,19 @@ class Conditioning(nn.Module):
                 self.embeddings[_key(name)] = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
             elif isinstance(kind, int) and kind > 0:
                 self.embeddings[_key(name)] = nn.Embedding(kind, width)
+            elif isinstance(kind, Mapping) and list(kind) == ["points"]:
+                from gendiff.nn.points import PointSet  # stands on the sines and cosines of this file
+
+                self.embeddings[_key(name)] = PointSet(kind["points"], width)
             else:
-                raise UserError(f"condition {name!r}: {kind!r} is neither 'float' nor a positive number of classes")
+                raise UserError(
+                    f"condition {name!r}: {kind!r} is neither 'float', a positive number of classes, nor"
+                    ' {"points": coordinates}'
+                )
         self.null = nn.ParameterDict({key: nn.Parameter(torch.randn(width)) for key in self.keys.values()})
 
     def forward(self, condition: dict[str, Tensor] | None, batch: int) -> Tensor:
-        """Embed the conditions, each of shape (B,) or (B, 1), of `batch` = B samples as (B, width).
+        """Embed the conditions, each (B,) or (B, 1), sets of points (B, K, D), of `batch` = B samples as (B, width).
 
         Raises:
             UserError: if `condition` has a name this network was not built with.
@@ -115,8 +125,12 @@ class Conditioning(nn.Module):
         null = self.null[self.keys[name]].expand(batch, self.width)
         if value is None:
             return null
+        kind = self.conditions[name]
+        if isinstance(kind, Mapping):
+            missing = value.isnan().any(2).all(1)
+            return torch.where(missing[:, None], null, self.embeddings[self.keys[name]](value.to(null.dtype)))
         value = value.reshape(batch)
-        if self.conditions[name] == "float":
+        if kind == "float":
             missing = value.isnan()
             embedded = self.embeddings[self.keys[name]](value.nan_to_num().to(null.dtype).unsqueeze(-1))
         else:

@@ -179,6 +179,7 @@ def _run(
         settings["learning_rate"],
         steps=None if steps is None else steps * accumulate,
         seconds=seconds,
+        augment=adapter.augmented,
     )
     averages = AveragedWeights(settings["average"])
     keeper = Keeper(folder, model, averages, settings["checkpoint_every"])

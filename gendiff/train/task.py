@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,7 +20,7 @@ from torch import Tensor
 from gendiff.data import Batch
 from gendiff.denoise import Denoiser
 from gendiff.objective import Loss
-from gendiff.ops import Random
+from gendiff.ops import Random, State
 from gendiff.train.optimizer import MuonAdamW
 from gendiff.train.processes import mean, together
 
@@ -36,6 +37,8 @@ class DiffusionTask(pl.LightningModule):
         weight_decay: On matrices only (0.01).
         steps: Batches in all, over which the rate falls by half a cosine to zero; None without such a bound.
         seconds: Bound in time, over which the rate falls if it comes first.
+        augment: Changes a batch at random, (state, mask, random) to state; see
+            :meth:`gendiff.modality.Modality.augmented`.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class DiffusionTask(pl.LightningModule):
         weight_decay: float = 0.01,
         steps: int | None = None,
         seconds: float | None = None,
+        augment: Callable[[State, Tensor | None, Random], State] | None = None,
     ):
         super().__init__()
-        self.denoiser, self.objective, self.seed = denoiser, objective, seed
+        self.denoiser, self.objective, self.seed, self.augment = denoiser, objective, seed, augment
         self.learning_rate, self.warmup, self.weight_decay = learning_rate, warmup, weight_decay
         self.steps, self.seconds = steps, seconds
         self.batch_number, self.samples_seen = 0, 0
@@ -86,7 +90,10 @@ class DiffusionTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, or what this process adds to it."""
         random = Random(self.seed * 1_000_003 + self.batch_number, batch.index, batch.index.device)
-        losses, parts = self.objective(self.denoiser, batch.state, batch.mask, batch.condition or None, random)
+        state = batch.state
+        if self.augment is not None:
+            state = self.augment(state, batch.mask, Random(~random.seed, batch.index, batch.index.device))
+        losses, parts = self.objective(self.denoiser, state, batch.mask, batch.condition or None, random)
         weight = getattr(batch, "weight", 1.0)
         loss = weight * losses.mean()
         self.last = {"loss": loss.detach(), **{name: weight * part.detach().mean() for name, part in parts.items()}}

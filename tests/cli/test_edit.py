@@ -60,28 +60,31 @@ def test_tasks_and_formats(gendiff, fragment, tmp_path):
         facts = json.loads(out.with_suffix(".json").read_text())
         assert (facts["task"], facts["number"], facts["made"]) == (task, 3, "samples")
     assert facts["keep"] == [1]
-    assert facts["atoms"] == [3, 3]
+    assert facts["size"] == [3, 3]
     assert gendiff("evaluate", out, "--reference", examples.run().parent / "examples.sdf").status == 0
 
 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("--keep", "x"), 2, "--keep 'x' is no list of atom numbers; write 1,2,5-8, counting from 1"),
-        (("--keep", "3-1"), 2, "--keep '3-1' is no list of atom numbers"),
+        (("--keep", "x"), 2, "--keep 'x' is no list of numbers; write 1,2,5-8, counting from 1"),
+        (("--keep", "3-1"), 2, "--keep '3-1' is no list of numbers"),
         (("--keep", "0"), 2, "--keep '0' is no list"),
         (("--keep", "1-99999999999"), 2, "is no list"),
         (("--keep", ","), 1, "--keep names no atom"),
         (("--keep", "2,99"), 1, "--keep names atom 99, and the input has atoms 1 to 6"),
-        (("--task", "shrink"), 2, "invalid choice: 'shrink'"),
+        (("--task", "shrink"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'shrink'"),
+        (("--task", "trace"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'trace'"),
+        (("--side", "3"), 1, "--side is for data that come in any unit; molecules come in Å"),
+        (("--class", "cat"), 1, "'class' cannot be asked of this model"),
         (("--task", "vary", "--strength", "1.5"), 1, "--strength must lie in [0, 1]"),
         (("--task", "vary", "--strength", "much"), 2, "strength"),
         (("--task", "interpolate"), 1, "interpolate takes 2 molecules, got 1"),
         (("--task", "link"), 1, "link joins two or more pieces"),
-        (("--atoms", "2"), 1, "--atoms allows 2 at most, and 2 stay"),
+        (("--atoms", "2"), 1, "--size allows 2 at most, and 2 stay"),
         (("--steps", "0"), 1, "--steps must be at least 1"),
         (("-n", "0"), 1, "-n must be at least 1"),
-        (("--only", "new"), 1, "--only knows valid and connected here"),
+        (("--only", "new"), 1, "--only new is not known here"),
         (("--only", "pretty"), 1, "not 'pretty'"),
         (("--device", "abacus"), 1, "--device abacus"),
     ],

@@ -122,7 +122,7 @@ def test_the_manifest_and_the_records_say_how_they_were_made(folder, reference):
         "weights_sha256": sha256(folder / "model" / "model.safetensors"),
         "seed": 0,
         "only": [],
-        "atoms": [None, None],
+        "size": [None, None],
         "guidance": 1.0,
         "condition": {},
         "state": "complete",

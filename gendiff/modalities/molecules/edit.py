@@ -28,11 +28,22 @@ from gendiff.modalities.molecules.bonds import infer_bonds
 from gendiff.modalities.molecules.encode import to_ragged
 from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
-from gendiff.modality import Part
+from gendiff.modality import Part, Task
 from gendiff.ops import State
 
 if TYPE_CHECKING:
     from gendiff.modalities.molecules.modality import Molecules
+
+TASKS = {
+    "grow": Task("keep", "atoms of the input stay where they are, the rest grows around them"),
+    "link": Task(
+        "keep",
+        "the same for an input in pieces, with as many new atoms as it takes to join them; what came out in one piece"
+        " is 'connected'",
+    ),
+    "vary": Task("noise", "variations of a molecule"),
+    "interpolate": Task("path", "the way from one molecule to another"),
+}
 
 REACH = 1.32
 """Å that a stretched chain gains with each bond at most: atoms 1 and 4 of butane are 3.93 Å apart."""
@@ -58,7 +69,9 @@ def read_parts(paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, 
     return records, report
 
 
-def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:
+def fragments(
+    adapter: Molecules, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+) -> list[Part]:
     """Return the fragments that an edit starts from; see :meth:`gendiff.modality.Modality.parts`.
 
     Arguments:
@@ -66,10 +79,13 @@ def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] |
         records: Molecules as they were read, or RDKit molecules with conformers.
         task: "grow", "link", "vary" or "interpolate".
         keep: Numbers of the atoms that stay, from 1, as in the file; those of several records count on. All if None.
+        side: Refused: molecules come in Å.
 
     Raises:
         UserError: if the number of molecules, of pieces or of atoms does not fit, or an atom is unknown to the model.
     """
+    if side is not None:
+        raise UserError("--side is for data that come in any unit; molecules come in Å")
     if keep is not None and not len(keep):
         raise UserError("--keep names no atom; name those that stay, or leave it out to keep all")
     arrays = records if isinstance(records, MoleculeArrays) else MoleculeArrays.from_mols(records)
@@ -97,7 +113,10 @@ def fragments(adapter: Molecules, records: Any, task: str, keep: Sequence[int] |
             f"{kept} {kind} stay, and the model knows molecules of at most {largest}; keep fewer, or train on larger"
             " molecules"
         )
-    return [replace(fragment, sizes=(kept + least, kept + most if task == "link" else None))]
+    if task == "grow":
+        return [replace(fragment, sizes=(kept + least, None))]
+    hint = "pieces that lie far apart need many elements between them"
+    return [replace(fragment, sizes=(kept + least, kept + most), hint=hint)]
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,7 @@ class Fragment(Part):
         kept: Their numbers in the input, from 1.
         centre: Their centroid in Å, (3,).
         sizes: Bounds of the number of modelled atoms of what comes of it.
+        hint: See :class:`gendiff.modality.Part`.
     """
 
     atoms: MoleculeArrays
@@ -119,6 +139,7 @@ class Fragment(Part):
     kept: tuple[int, ...]
     centre: NDArray[np.float64]
     sizes: tuple[int | None, int | None] = (None, None)
+    hint: str = ""
 
     @classmethod
     def take(cls, adapter: Molecules, arrays: MoleculeArrays, keep: Sequence[int]) -> Fragment:

@@ -21,7 +21,7 @@ from gendiff.modalities.molecules.networks import build_network
 from gendiff.modalities.molecules.properties import column, standards
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.modalities.molecules.store import HeavyAtoms, StoredMolecules
-from gendiff.modality import Modality, Part
+from gendiff.modality import Modality, Option, Part
 from gendiff.objective import Objective, Power
 from gendiff.ops import Random, State
 from gendiff.process import GaussianProcess, JointProcess
@@ -53,6 +53,42 @@ class Molecules(Modality):
     name = "molecules"
     extensions = write.EXTENSIONS
     single = (".mol",)
+    options = (
+        Option(
+            "hydrogens",
+            "fit",
+            "auto",
+            "explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type",
+            ("auto", *HYDROGENS),
+        ),
+        Option("rule", "fit", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
+        Option(
+            "fragments",
+            "read",
+            "largest",
+            "of salts and mixtures: largest fragment, keep all, or refuse the record",
+            ("largest", "keep", "refuse"),
+        ),
+        Option(
+            "split", "read", None, "use only the part train or valid of .npz files that have one", ("train", "valid")
+        ),
+        Option(
+            "smiles_column",
+            "read",
+            None,
+            "name of the column of SMILES in .csv and .tsv files (default: smiles or the like)",
+        ),
+        Option(
+            "hydrogens",
+            "evaluate",
+            "auto",
+            "protocol: explicit or implicit (default: as the model that made the samples)",
+            ("auto", *HYDROGENS),
+        ),
+        Option("rule", "evaluate", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
+        Option("no_strain", "evaluate", False, "leave out the MMFF strain, the slow part", kind=bool),
+    )
+    tasks = edit.TASKS
 
     def __init__(
         self,
@@ -205,7 +241,7 @@ class Molecules(Modality):
             state[name] = ((numbers - mean) / std).float()
         return state
 
-    def decode(self, state: State, mask: Tensor) -> list[Any]:
+    def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Any]:
         """Return RDKit molecules with 3-D coordinates; one that is not valid says why in its property "invalid"."""
         atoms = from_state(state, mask, self.elements, self.charges, self.position_scale)
         drawn = bonds.infer_all(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
@@ -219,8 +255,10 @@ class Molecules(Modality):
     def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, Any]:  # noqa: D102
         return edit.read_parts(paths, task)
 
-    def parts(self, records: Any, task: str, keep: Sequence[int] | None = None) -> list[Part]:  # noqa: D102
-        return edit.fragments(self, records, task, keep)
+    def parts(  # noqa: D102
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+    ) -> list[Part]:
+        return edit.fragments(self, records, task, keep, side)
 
     def process(self) -> JointProcess:  # noqa: D102
         fields = {
@@ -313,8 +351,21 @@ class Molecules(Modality):
             write.write_molecules(records.to_mols(), Path(path))
 
     @classmethod
-    def evaluate(cls, generated: MoleculeArrays, reference: MoleculeArrays, **options: Any) -> metrics.Table:  # noqa: D102
-        return metrics.evaluate(generated, reference, **options)
+    def read_samples(cls, paths: Sequence[str | Path], on_error: str = "stop") -> tuple[MoleculeArrays, Any]:  # noqa: D102
+        return cls.read(paths, on_error, strict=False, embed=False, fragments="keep")
+
+    @classmethod
+    def evaluate(
+        cls,
+        generated: MoleculeArrays,
+        reference: MoleculeArrays,
+        hydrogens: str = "auto",
+        no_strain: bool = False,
+        **options: Any,
+    ) -> metrics.Table:
+        """Return the metrics of `gendiff.modalities.molecules.metrics`; hydrogens "auto" are as in the reference."""
+        hydrogens = cls.fit(reference).hydrogens if hydrogens == "auto" else hydrogens
+        return metrics.evaluate(generated, reference, hydrogens=hydrogens, **{"strain": not no_strain, **options})  # type: ignore[arg-type]
 
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:  # noqa: D102
         draw.grid_png(records, Path(path), **options)

@@ -348,5 +348,5 @@ def test_a_molecule_larger_than_any_known_is_not_varied():
 
 def test_pieces_too_far_apart_are_named_as_the_reason():
     far = points((0, 0, 0), (40, 0, 0))
-    with pytest.raises(UserError, match=r"no size between \d+ and \d+ .*pieces that lie far apart .*--atoms bounds"):
+    with pytest.raises(UserError, match=r"no size between \d+ and \d+ .*pieces that lie far apart .*--size bounds"):
         examples.model().edit(far, "link", 2)

@@ -1,0 +1,274 @@
+r"""What an edit of a drawing starts from: strokes that stay, a rough draft, two drawings, or a cloud of points.
+
+Results stand where the input stands, at its scale, and strokes that stay are the input's own numbers, whatever the
+model saw of them (simplified points, in its unit, as 32-bit numbers).
+
+A model knows drawings of the size of its training data. An input of a size that a drawing (or, to be completed, a
+piece of one) can have there is taken to be in the same unit. Any other is scaled to the size of a whole drawing. Where
+that is wrong, `side` says how large the finished drawing is to be in the unit of the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gendiff.files import UserError, ending
+from gendiff.modalities.sketches import geometry
+from gendiff.modalities.sketches.encode import to_ragged
+from gendiff.modalities.sketches.points import PICTURES, box, cloud, condition, read_ink
+from gendiff.modalities.sketches.records import Sketch, SketchArrays
+from gendiff.modality import Part, Task
+from gendiff.ops import State
+
+if TYPE_CHECKING:
+    from gendiff.modalities.sketches.modality import Sketches
+
+TASKS = {
+    "complete": Task("keep", "strokes of the input stay as they are, the rest is drawn after them"),
+    "heal": Task("noise", "a clean drawing from a rough one, point by point", strength=0.2),
+    "vary": Task("noise", "variations of a drawing", strength=0.5),
+    "interpolate": Task("path", "the way from one drawing to another"),
+    "trace": Task("ask", "strokes through the ink of a picture (.png, .jpg), a drawing, or a cloud of points"),
+}
+
+WHOLE, PIECE = 2.0, 8.0
+"""A drawing may be so many times smaller, or larger, than is typical, and a piece of one so many times smaller."""
+
+
+def read_parts(paths: Sequence[str | Path], task: str) -> tuple[SketchArrays, Any]:
+    """Read the drawings of an edit; to be traced, also pictures, whose ink becomes points without a pen.
+
+    Raises:
+        UserError: for a record that cannot be used, or pictures beside other files.
+    """
+    from gendiff.modalities.sketches.read import ReadReport, read_sketches
+
+    pictures = [Path(path) for path in paths if ending(path) in PICTURES]
+    if not pictures or task != "trace":
+        try:
+            return read_sketches(paths)
+        except UserError as error:  # here every record counts
+            raise UserError(str(error).removesuffix("; leave such records out with --on-error skip")) from None
+    if len(pictures) < len(paths):
+        raise UserError("trace takes one picture or one drawing at a time")
+    clouds = [read_ink(path) for path in pictures]
+    return SketchArrays(np.array([len(points) for points in clouds]), np.concatenate(clouds)), ReadReport()
+
+
+def parts(
+    adapter: Sketches, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+) -> list[Part]:
+    """Return what an edit starts from; see :meth:`gendiff.modality.Modality.parts`.
+
+    Arguments:
+        adapter: The adapter of the model.
+        records: Drawings as they were read, or a list of :class:`Sketch`.
+        task: "complete", "heal", "vary", "interpolate" or "trace".
+        keep: Numbers of the strokes that stay, from 1; they come in the order of the input. All if None.
+        side: Larger side of the finished drawing in the unit of the input.
+
+    Raises:
+        UserError: if the number of drawings, of strokes or of points does not fit, or the model cannot do it.
+    """
+    arrays = records if isinstance(records, SketchArrays) else SketchArrays.from_sketches(records)
+    wanted = 2 if TASKS[task].kind == "path" else 1
+    if len(arrays) != wanted:
+        raise UserError(f"{task} takes {wanted} drawing{'s' * (wanted > 1)}, got {len(arrays):,}")
+    if side is not None and not 0 < side < math.inf:
+        raise UserError(f"--side must be a positive number, got {side:g}")
+    if task == "trace":
+        return [Drawing.trace(adapter, arrays[0], side)]
+    if reason := adapter.unknown(arrays)[0]:
+        raise UserError(f"the input {reason}")
+    if task == "complete":
+        found: list[Part] = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side)]
+    else:
+        found = [Drawing.whole(adapter, sketch, side) for sketch in arrays]
+    longest = adapter.sizes.high
+    for part in found:
+        if len(part) + (task == "complete") > longest:
+            raise UserError(
+                f"the input has {len(part):,} points, and the model knows drawings of at most {longest:,}"
+                + (", the rest included; keep fewer strokes" if task == "complete" else "; simplify it")
+                + ", or train on longer ones"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Drawing(Part):
+    """A drawing that an edit starts from: all of it stays, or nothing.
+
+    Arguments:
+        sketch: The input, in its own unit, as far as it stays; or all of it.
+        state: What the model sees of it.
+        unit: Units of the input in one of the training data.
+        stays: Whether it stays.
+        known: Of one that stays, which entries are known: not the first offset, which is from the centre of the whole.
+        condition: Its class, if the model knows it, or the cloud that it is.
+        order: See :class:`gendiff.modality.Part`.
+        note: What to say of its scale, or "".
+    """
+
+    sketch: Sketch
+    state: State
+    unit: float
+    stays: bool = False
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    order: Tensor | None = None
+    note: str = ""
+
+    @classmethod
+    def whole(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
+        """Return a drawing all of which may change."""
+        unit, note = _unit(adapter, sketch, side)
+        seen = adapter.preprocess(_scaled(sketch, unit))
+        return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), note=note)
+
+    @classmethod
+    def prefix(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
+        """Return strokes that stay while others are drawn after them."""
+        if adapter.representation == "absolute":
+            raise UserError(
+                "complete needs a model of offsets, and this one knows positions; train with --representation offset"
+            )
+        unit, note = _unit(adapter, sketch, side, PIECE)
+        state = _state(adapter, _seen(adapter, _scaled(sketch, unit)))
+        free = dict.fromkeys(state.keys() & {"position"}, torch.zeros(len(state["stroke"]), dtype=torch.bool))
+        known = {"stroke": torch.arange(len(state["stroke"])) > 0, **free}
+        return cls(sketch, state, unit, True, known, _class(adapter, sketch), note=note)
+
+    @classmethod
+    def trace(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
+        """Return a cloud to draw strokes through: points along a drawing, or those of a sequence without a pen."""
+        from gendiff.modalities.sketches.modality import POINTS
+
+        if not adapter.points:
+            raise UserError("trace needs a model that was told clouds of points; train with --condition points")
+        if sketch.points.shape[1] != adapter.dimensions:
+            raise UserError(
+                f"the input has points of {sketch.points.shape[1]} coordinates; this model knows {adapter.dimensions}"
+            )
+        unit, note = _unit(adapter, sketch, side)
+        arrays = SketchArrays.from_sketches([sketch])
+        points = cloud(arrays, POINTS)[0] if sketch.has_pen else condition(sketch.points, POINTS)
+        told = torch.from_numpy(points / unit / adapter.position_scale).float()
+        return cls(sketch, {}, unit, condition={**_class(adapter, sketch), "points": told[None]}, note=note)
+
+    def match(self, other: Drawing) -> tuple[Drawing, Drawing]:  # type: ignore[override]
+        """Return both, point by point in the order in which they are drawn.
+
+        The points of the one with fewer have partners evenly among those of the other. What lies between comes in one
+        by one, evenly again: number k at the golden ratio times k, modulo 1.
+        """
+        few, many = sorted((len(self), len(other)))
+        partners = torch.linspace(0, many - 1, few).round().long()
+        rest = torch.ones(many, dtype=torch.bool).index_fill_(0, partners, False).nonzero()[:, 0]
+        late = (torch.arange(len(rest)) * (math.sqrt(5) - 1) / 2 % 1).argsort()
+        order = torch.cat([partners, rest[late.argsort()]])
+        return tuple(_ordered(part, order if len(part) == many else torch.arange(few)) for part in (self, other))  # type: ignore[return-value]
+
+    def place(self, records: list[Any], **facts: Any) -> None:
+        """Move drawings to where the input stands, at its scale; strokes that stay are the input's own numbers.
+
+        The points that stay are noted as `kept`, a number, and first.
+        """
+        seen, stay = len(self), len(self.sketch)
+        for record in records:
+            points = record.points * self.unit
+            if self.stays:
+                last = self.sketch.points[-1]
+                points = np.concatenate([self.sketch.points, points[seen:] + (last - points[seen - 1])])
+                record.pen = np.concatenate([self.sketch.pen, record.pen[seen:]])
+                if not record.has_pen:
+                    record.pen[stay - 1] = stay == len(points)
+                facts["kept"] = stay
+            else:
+                points = points + box(self.sketch.points)[0]
+            record.points = points
+            record.word = record.word or self.sketch.word
+            record.facts.update(facts)
+
+    def remark(self, records: list[Any]) -> str:
+        """Return how the input was taken: its scale, and its class."""
+        asked = "class" in self.condition and all(record.word == self.sketch.word for record in records)
+        word = f"class {self.sketch.word} as the input has it; --class asks for another" if asked else ""
+        return "; ".join(filter(None, [self.note, word]))
+
+
+def _ordered(part: Drawing, order: Tensor) -> Drawing:
+    return Drawing(part.sketch, part.state, part.unit, condition=part.condition, order=order, note=part.note)
+
+
+def _strokes(sketch: Sketch, keep: Sequence[int] | None) -> Sketch:
+    """Return a drawing with some of its strokes, in its order."""
+    if keep is None:
+        return sketch
+    total = int(sketch.pen.sum())
+    if not len(keep):
+        raise UserError("--keep names no stroke; name those that stay, or leave it out to keep all")
+    if wrong := [number for number in keep if not 1 <= number <= total]:
+        raise UserError(f"--keep names stroke {wrong[0]}, and the input has strokes 1 to {total}")
+    stroke = np.cumsum(sketch.pen) - sketch.pen + 1
+    stay = np.isin(stroke, np.asarray(keep))
+    return Sketch(sketch.points[stay], sketch.pen[stay], sketch.word, None, dict(sketch.facts), sketch.has_pen)
+
+
+def _typical(adapter: Sketches) -> float:
+    """Return the larger side of a typical drawing of the training data.
+
+    Of points that fill a square of side a evenly, a coordinate has the deviation :math:`a / \\sqrt{12}`.
+    """
+    return geometry.BOX if adapter.boxed else math.sqrt(12) * adapter.position_scale
+
+
+def _unit(adapter: Sketches, sketch: Sketch, side: float | None, smaller: float = WHOLE) -> tuple[float, str]:
+    """Return how many units of the input are one of the training data, and what is to be said of it."""
+    own, typical = box(sketch.points)[1], _typical(adapter)
+    if side is not None:
+        if side < own:
+            raise UserError(f"--side {side:g} is too small: the input itself has a side of {own:g}")
+        return side / typical, ""
+    if smaller == WHOLE and adapter.boxed and own:
+        return own / typical, ""
+    if not own or typical / smaller <= own <= typical * WHOLE:
+        return 1.0, ""
+    note = (
+        f"the input has a side of {own:g}, and the model knows drawings of about {typical:.3g}: taken as large as a"
+        " whole drawing; --side says how large the finished one is to be"
+    )
+    return own / typical, note
+
+
+def _scaled(sketch: Sketch, unit: float) -> SketchArrays:
+    """Return a drawing in the unit of the training data."""
+    arrays = SketchArrays.from_sketches([sketch])
+    return geometry.moved(arrays, arrays.points / unit)
+
+
+def _seen(adapter: Sketches, piece: SketchArrays) -> SketchArrays:
+    """Return a piece of a drawing as the model sees it; its tolerances are of the whole, not of the piece."""
+    own = box(piece.points)[1]
+    if not own:
+        return piece
+    share = _typical(adapter) / own
+    piece = geometry.resample(piece, adapter.resample * share) if adapter.resample else piece
+    return geometry.simplify(piece, adapter.simplify * share) if adapter.simplify else piece
+
+
+def _state(adapter: Sketches, arrays: SketchArrays) -> State:
+    return to_ragged(arrays, adapter.scale, adapter.position_scale, adapter.representation, adapter.pen).fields
+
+
+def _class(adapter: Sketches, sketch: Sketch) -> dict[str, Tensor]:
+    """Return the class of a drawing as a model is told it, if it knows it."""
+    return {"class": torch.tensor([adapter.classes.index(sketch.word)])} if sketch.word in adapter.classes else {}

@@ -1,0 +1,411 @@
+"""The sketch adapter: read this file first."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gendiff.data import Ragged
+from gendiff.denoise import Denoiser
+from gendiff.files import UserError, ending
+from gendiff.modalities.sketches import edit, geometry
+from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, from_state, to_ragged
+from gendiff.modalities.sketches.networks import build_network
+from gendiff.modalities.sketches.records import Sketch, SketchArrays
+from gendiff.modality import Modality, Option, Part, Table
+from gendiff.objective import Objective
+from gendiff.ops import Random, State
+from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess, Process
+from gendiff.sample import DPMSolver, Sampler
+from gendiff.schedule import Cosine
+from gendiff.sizes import ClassSizes
+from gendiff.space import Euclidean
+
+SPREAD = 4.0
+"""Sketches of which the 95th percentile of the sizes is so many times the 5th are scaled one by one."""
+
+POINTS = 64
+"""Points of the condition "points"."""
+
+
+class Sketches(Modality):
+    """Drawings as offsets of a pen, or any continuous sequences.
+
+    Arguments:
+        lengths: By class, how many training sketches have each number of points; one entry for all without classes.
+        classes: Words that can be asked for, in the order of their numbers; none if there are fewer than two.
+        dimensions: Coordinates D of a point.
+        has_pen: Whether these are drawings with strokes.
+        scale: Root mean square of the offsets of the training data, in its units; states are in units of it.
+        position_scale: The same of positions around the centre of the bounding box.
+        pen_share: Share of the points that end a stroke.
+        representation: "offset", "absolute" or "both".
+        pen: "logits" (one-hot under Gaussian noise, trained with cross-entropy), "gaussian" (a number, -1 or 1) or
+            "categorical" (a category that jumps).
+        simplify: Tolerance of :func:`gendiff.modalities.sketches.geometry.simplify` that every sketch undergoes before
+            anything else; None for none.
+        resample: Spacing of :func:`gendiff.modalities.sketches.geometry.resample`, likewise.
+        boxed: Whether every sketch is scaled to a box of 255.
+        augment: Half of the range of the random scale of each axis in training (0: none).
+        points: Whether a cloud of points can be asked for.
+
+    Raises:
+        ValueError: for arguments outside these.
+    """
+
+    name = "sketches"
+    extensions = (".ndjson", ".ndjson.gz", ".npz", ".svg", ".csv", ".png", ".gif")
+    tasks = edit.TASKS
+    options = (
+        Option("split", "read", None, "use only this part of sketch-rnn .npz files", ("train", "valid", "test")),
+        Option("pen", "fit", "auto", "how the pen is modelled: logits, gaussian or categorical", ("auto", *PENS)),
+        Option("representation", "fit", "offset", "what a point is: offset, absolute or both", REPRESENTATIONS),
+        Option(
+            "simplify",
+            "fit",
+            None,
+            "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (2 is"
+            " QuickDraw's)",
+            kind=float,
+        ),
+        Option("resample", "fit", None, "points evenly along strokes, at this spacing in the same unit", kind=float),
+        Option("augment", "fit", 0.0, "random scale of each axis in training: 0.15 for 0.85 to 1.15", kind=float),
+    )
+
+    def __init__(
+        self,
+        lengths: Mapping[str, Mapping[Any, int]],
+        classes: Sequence[str] = (),
+        dimensions: int = 2,
+        has_pen: bool = True,
+        scale: float = 1.0,
+        position_scale: float = 1.0,
+        pen_share: float = 0.1,
+        representation: str = "offset",
+        pen: str = "logits",
+        simplify: float | None = None,
+        resample: float | None = None,
+        boxed: bool = False,
+        augment: float = 0.0,
+        points: bool = False,
+    ):
+        if representation not in REPRESENTATIONS or pen not in PENS:
+            raise ValueError(
+                f"representation must be one of {REPRESENTATIONS} and pen of {PENS}, got {representation!r}, {pen!r}"
+            )
+        self.sizes = ClassSizes(lengths)
+        self.lengths, self.classes = self.sizes.counts, [str(word) for word in classes]
+        if self.classes and self.classes != self.sizes.classes:
+            raise ValueError(f"lengths must be of the classes, got {self.sizes.classes} for {self.classes}")
+        if dimensions < 1 or not (scale > 0 and position_scale > 0 and 0 < pen_share < 1 and 0 <= augment < 1):
+            raise ValueError(
+                "dimensions and scales must be positive, pen_share between 0 and 1 and augment from 0 to below 1, got"
+                f" {dimensions}, {scale}, {position_scale}, {pen_share}, {augment}"
+            )
+        self.dimensions, self.has_pen, self.boxed, self.points = dimensions, has_pen, boxed, points
+        self.scale, self.position_scale, self.pen_share = float(scale), float(position_scale), float(pen_share)
+        self.representation, self.pen = representation, pen
+        self.simplify, self.resample, self.augment = simplify, resample, augment
+
+    @classmethod
+    def read(cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any) -> tuple[SketchArrays, Any]:
+        """Read files of sketches; formats and options as `gendiff.modalities.sketches.read.read_sketches`."""
+        from gendiff.modalities.sketches.read import read_sketches
+
+        return read_sketches([Path(path) for path in paths], on_error=on_error, **options)
+
+    @classmethod
+    def fit(
+        cls,
+        records: SketchArrays,
+        representation: str = "offset",
+        pen: str = "auto",
+        simplify: float | None = None,
+        resample: float | None = None,
+        augment: float = 0.0,
+        conditions: Sequence[str] = (),
+        **_: Any,
+    ) -> Sketches:
+        """Return the adapter for these sketches; it is told classes if there are at least two words.
+
+        Arguments:
+            records: The examples.
+            representation: As the class says.
+            pen: As the class says; "auto" is "logits".
+            simplify: As the class says.
+            resample: As the class says.
+            augment: As the class says.
+            conditions: "points", to turn point clouds and pictures into strokes; classes need not be named.
+
+        Raises:
+            UserError: for another condition, or sketches without extent.
+        """
+        if unknown := sorted({*conditions} - {"points", "class"}):
+            raise UserError(f"--condition knows points here (classes are taken from the files), not {unknown[0]!r}")
+        side = geometry.boxes(records)[1]
+        low, high = np.quantile(side[side > 0], (0.05, 0.95)) if (side > 0).any() else (0.0, 0.0)
+        if not high > 0:
+            raise UserError("no sketch has two distinct points")
+        draft = cls(
+            {"": {1: 1}}, simplify=simplify, resample=resample, boxed=bool(records.has_pen and high > SPREAD * low)
+        )
+        ready = draft.preprocess(records)
+        words = sorted(set(ready.words.tolist()) - {""})
+        classes = words if len(words) > 1 else []
+        if "class" in conditions and not classes:
+            raise UserError("--condition class needs sketches of at least two classes")
+        lengths = {
+            word: Counter(ready.num_points[ready.words == word if classes else slice(None)].tolist())
+            for word in classes or [""]
+        }
+        scale, position = (
+            round(max(float(np.sqrt((x**2).mean())), 1e-6), 6)
+            for x in (geometry.offsets(ready), geometry.centred(ready))
+        )
+        return cls(
+            lengths,
+            classes,
+            ready.dimensions,
+            ready.has_pen,
+            scale,
+            position,
+            min(max(round(float(ready.ends.mean()), 6), 1e-3), 1 - 1e-3),
+            representation,
+            "logits" if pen == "auto" else pen,
+            simplify,
+            resample,
+            draft.boxed,
+            augment,
+            "points" in conditions,
+        )
+
+    def preprocess(self, records: SketchArrays) -> SketchArrays:
+        """Return sketches as the model knows them: scaled to a box, resampled, simplified, whichever it was fitted to.
+
+        Raises:
+            UserError: if they have other coordinates than the training data.
+        """
+        ready = geometry.boxed(records) if self.boxed else records
+        ready = geometry.resample(ready, self.resample) if self.resample else ready
+        return geometry.simplify(ready, self.simplify) if self.simplify else ready
+
+    def encode(self, records: SketchArrays) -> Ragged:  # noqa: D102
+        for reason, name in ((reason, i + 1) for i, reason in enumerate(self.unknown(records)) if reason):
+            raise UserError(f"sketch {name:,}: {reason}")
+        ready = self.preprocess(records)
+        ragged = to_ragged(ready, self.scale, self.position_scale, self.representation, self.pen)
+        condition: State = {}
+        if self.classes:
+            number = {word: i for i, word in enumerate(self.classes)}
+            condition["class"] = torch.tensor([number.get(word, -1) for word in ready.words.tolist()])
+        if self.points:
+            from gendiff.modalities.sketches.points import cloud
+
+            condition["points"] = torch.from_numpy(cloud(ready, POINTS) / self.position_scale).float()
+        return replace(ragged, condition=condition)
+
+    def unknown(self, records: SketchArrays) -> list[str]:  # noqa: D102
+        reason = ""
+        if records.dimensions != self.dimensions:
+            reason = f"has points of {records.dimensions} coordinates; this model knows {self.dimensions}"
+        elif records.has_pen and not self.has_pen:
+            reason = "has a pen; this model knows sequences without one"
+        elif self.has_pen and not records.has_pen:
+            reason = "has no pen; this model knows drawings"
+        return [reason] * len(records)
+
+    def condition(self, wanted: Mapping[str, Any]) -> State:  # noqa: D102
+        state: State = {}
+        for name, value in wanted.items():
+            if name == "class" and self.classes:
+                words = [value] if isinstance(value, (str, int)) else list(value)
+                for word in words:
+                    if str(word) not in self.classes:
+                        some = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
+                        raise UserError(f"class {word!r} cannot be asked of this model; it knows {some}")
+                state["class"] = torch.tensor([self.classes.index(str(word)) for word in words])
+            elif name == "points" and self.points:
+                cloud = torch.as_tensor(value).float()
+                state["points"] = cloud[None] if cloud.dim() == 2 else cloud
+            else:
+                known = ["class"] * bool(self.classes) + ["points"] * self.points
+                raise UserError(
+                    f"{name!r} cannot be asked of this model, which was trained with"
+                    f" {' and '.join(known) or 'no condition'}"
+                )
+        return state
+
+    def complete(self, asked: State, random: Random) -> State:
+        """Return `asked` with classes drawn as often as they occur, if the model knows some and none is asked for."""
+        if not self.classes or "class" in asked:
+            return asked
+        return {**asked, "class": self.sizes.sample_class(random)}
+
+    def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Sketch]:
+        """Return sketches around the origin, in the units of the training data."""
+        points, ends = from_state(state, mask, self.scale, self.position_scale, self.representation)
+        words = [""] * len(points)
+        if self.classes and condition and "class" in condition:
+            words = [self.classes[i] if i >= 0 else "" for i in condition["class"].tolist()]
+        return [Sketch(x, pen, word, has_pen=self.has_pen) for x, pen, word in zip(points, ends, words, strict=True)]
+
+    def redraw(self, records: SketchArrays) -> list[Sketch]:  # noqa: D102
+        return list(records)
+
+    @classmethod
+    def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Any]:  # noqa: D102
+        return edit.read_parts(paths, task)
+
+    def parts(  # noqa: D102
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+    ) -> list[Part]:
+        return edit.parts(self, records, task, keep, side)
+
+    def fields(self) -> dict[str, int]:
+        """Return the number of features of each field."""
+        found = {"stroke": self.dimensions}
+        if self.representation == "both":
+            found["position"] = self.dimensions
+        if self.has_pen:
+            found["pen"] = 1 if self.pen == "gaussian" else 2
+        return found
+
+    def process(self) -> JointProcess:  # noqa: D102
+        processes: dict[str, Process] = {}
+        for name, features in self.fields().items():
+            if name == "pen" and self.pen == "categorical":
+                stationary = [1 - self.pen_share, self.pen_share]
+                processes[name] = CategoricalProcess(Cosine(), stationary, Euclidean(2))
+            else:
+                processes[name] = GaussianProcess(Cosine(), Euclidean(features))
+        return JointProcess(processes, clock="stroke")
+
+    def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:  # noqa: D102
+        conditions: dict[str, Any] = {"class": len(self.classes)} if self.classes else {}
+        if self.points:
+            conditions["points"] = {"points": self.dimensions}
+        complement = {"offset": "sum", "absolute": "difference", "both": None}[self.representation]
+        return build_network(kind, preset, self.fields(), conditions, complement)
+
+    def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
+        """Return the default: v of offsets, probabilities of the pen."""
+        rows = {name: "v" for name in self.fields()}
+        scale = {}
+        if self.has_pen and self.pen != "gaussian":
+            rows["pen"] = "logits"
+        if self.pen == "logits" and self.has_pen:
+            scale["pen"] = round(math.sqrt(self.pen_share * (1 - self.pen_share)), 6)
+        return Denoiser(self.network(preset, network), self.process(), rows, scale)
+
+    def objective(self) -> Objective:  # noqa: D102
+        return Objective("network")
+
+    def sampler(self) -> Sampler:  # noqa: D102
+        return DPMSolver(20)
+
+    def draw_sizes(  # noqa: D102
+        self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None
+    ) -> Tensor:
+        return self.sizes.sample(random, (condition or {}).get("class"), low, high)
+
+    def log_size(self, sizes: Tensor) -> Tensor:  # noqa: D102
+        return self.sizes.log_prob(sizes)
+
+    def log_volume(self, sizes: Tensor) -> Tensor:
+        """Return N D log(scale), for densities of points in the units of the data, given the centre of the box."""
+        scale = self.position_scale if self.representation == "absolute" else self.scale
+        return sizes.double() * self.dimensions * math.log(scale)
+
+    def augmented(self, state: State, mask: Tensor | None, random: Random) -> State:
+        """Return the state with each axis scaled at random, by 1 - augment to 1 + augment."""
+        if not self.augment:
+            return state
+        u = random.uniform((len(random.indices), 1, self.dimensions))
+        factor = 1 + self.augment * (2 * u - 1)
+        return {n: x * factor.to(x) if n in ("stroke", "position") else x for n, x in state.items()}
+
+    def protocol(self) -> dict[str, Any]:  # noqa: D102
+        return {"simplify": self.simplify, "resample": self.resample, "boxed": self.boxed}
+
+    def labels(self, records: SketchArrays) -> list[str]:
+        """Return the word of each sketch."""
+        return records.words.tolist()
+
+    def annotate(self, records: list[Sketch], **facts: Any) -> None:
+        """Note where each sketch comes from."""
+        first = facts.pop("index", None)
+        for i, sketch in enumerate(records):
+            sketch.facts.update({name: value for name, value in facts.items() if value is not None})
+            if first is not None:
+                sketch.facts["index"] = first + i
+
+    def keep(self, records: list[Sketch], wanted: Sequence[str], known: set[str]) -> list[bool]:
+        """Return which sketches are all of "valid" (finite, with two distinct points) and "new" that are wanted.
+
+        Raises:
+            UserError: for another word.
+        """
+        for word in wanted:
+            if word not in ("valid", "new"):
+                raise UserError(f"--only knows valid and new, not {word!r}")
+        return [
+            bool(np.isfinite(s.points).all() and np.ptp(s.points, axis=0).any())
+            and ("new" not in wanted or identity(s) not in known)
+            for s in records
+        ]
+
+    def known(self, records: SketchArrays) -> set[str]:
+        """Return identities of examples as the model knows them; see :func:`identity`."""
+        return {identity(sketch) for sketch in self.preprocess(records)}
+
+    def write(self, records: list[Sketch], path: str | Path) -> int:  # noqa: D102
+        from gendiff.modalities.sketches.write import write_sketches
+
+        return write_sketches(records, Path(path))
+
+    @classmethod
+    def write_examples(cls, records: SketchArrays, path: str | Path) -> None:  # noqa: D102
+        from gendiff.modalities.sketches.write import write_sketches
+
+        write_sketches(list(records), Path(path))
+
+    @classmethod
+    def evaluate(cls, generated: SketchArrays, reference: SketchArrays, **options: Any) -> Table:
+        """Return the metrics; the reference and the training data are prepared by the protocol of the model first."""
+        from gendiff.modalities.sketches import metrics
+
+        draft = cls(
+            {"": {1: 1}}, **{name: options.pop(name) for name in ("simplify", "resample", "boxed") if name in options}
+        )
+        training = options.pop("training", None)
+        training = None if training is None else draft.preprocess(training)
+        return metrics.evaluate(generated, draft.preprocess(reference), training=training, **options)
+
+    def draw(self, records: list[Sketch], path: str | Path, **options: Any) -> None:  # noqa: D102
+        from gendiff.modalities.sketches import draw
+
+        sheet = draw.sheet_svg if ending(path) == ".svg" else draw.sheet_png
+        sheet(records, Path(path), **options)
+
+    def picture(self, record: Sketch) -> tuple[str, str, str]:  # noqa: D102
+        from gendiff.modalities.sketches.draw import svg
+
+        strokes = int(record.pen.sum())
+        caption = f"{record.word} · " * bool(record.word) + f"{len(record)} points"
+        return svg(record), caption + f", {strokes} strokes" * record.has_pen, ""
+
+
+def identity(sketch: Sketch) -> str:
+    """Return the fingerprint of a sketch: its strokes to an eighth of a percent of its box."""
+    x = sketch.points - sketch.points.min(0)
+    grid = np.rint(800 * x / max(float(x.max()), 1e-12)).astype(np.int64)
+    return hashlib.sha256(grid.tobytes() + sketch.pen.tobytes()).hexdigest()

@@ -1,0 +1,40 @@
+"""The networks that sketches can have, each in three sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from gendiff.files import UserError
+from gendiff.modality import PRESETS
+from gendiff.nn.birnn import BiRNN
+
+NETWORKS = ("birnn",)
+"""Words for the networks, the default first."""
+
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "birnn": {
+        "tiny": {"width": 96, "layers": 3},
+        "small": {"width": 192, "layers": 4},
+        "base": {"width": 384, "layers": 6},
+    },
+}
+
+
+def build_network(
+    kind: str | None, preset: str, fields: Mapping[str, int], conditions: Mapping[str, Any], complement: str | None
+) -> nn.Module:
+    """Return a network of `fields`, told one noise level a field and `conditions`.
+
+    Raises:
+        UserError: for a preset or a kind that there is not.
+    """
+    kind = kind or NETWORKS[0]
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    if kind not in NETWORKS:
+        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS)}")
+    common = {"fields": dict(fields), "levels": len(fields), "conditions": dict(conditions), "complement": complement}
+    return BiRNN(**common, **SHAPES[kind][preset])

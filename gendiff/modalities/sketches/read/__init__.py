@@ -1,0 +1,163 @@
+"""Read sketches and other continuous sequences from files of many formats, and say what was read.
+
+| extension  | record                                                        | brings                                 |
+| ---------- | ------------------------------------------------------------- | -------------------------------------- |
+| .ndjson    | a line, as QuickDraw has them (:mod:`.ndjson`)                | strokes, times, class, facts           |
+| .npz .npy  | stroke-3, stroke-5, sketch-rnn, containers (:mod:`.npz`)      | whatever is in it                      |
+| .svg       | a file, or a group of class "sketch" in it (:mod:`.svg`)      | strokes, class                         |
+| .csv .tsv  | the rows of one id, a row a point (:mod:`.table`)             | strokes, times, class; any coordinates |
+
+Text may be packed by gzip (.ndjson.gz, .csv.gz, .tsv.gz). Coordinates become absolute, y down, and keep their units.
+
+The class of a sketch is what the file says of it. Containers of many sketches (NDJSON, NPZ, CSV) that say nothing give
+the name of the file, without what is not its own: `sketchrnn_cat.full.npz` holds cats.
+
+A record that cannot be used stops the reading with its file, number (from 1) and reason, or is left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gendiff.files import UserError, check_file, ending, sha256
+from gendiff.modalities.sketches.read.ndjson import parse_ndjson
+from gendiff.modalities.sketches.read.npz import parse_npz
+from gendiff.modalities.sketches.read.raw import MAX_POINTS, Bad, Raw, clean
+from gendiff.modalities.sketches.read.report import ReadReport
+from gendiff.modalities.sketches.read.svg import TOLERANCE, parse_svg
+from gendiff.modalities.sketches.read.table import parse_table
+from gendiff.modalities.sketches.read.text import MAX_UNPACKED
+from gendiff.modalities.sketches.records import SketchArrays
+
+__all__ = ["EXTENSIONS", "ReadReport", "read_sketches"]
+
+TEXT, NUMPY, SVG = (".ndjson", ".csv", ".tsv"), (".npz", ".npy"), (".svg",)
+EXTENSIONS = (*TEXT, *NUMPY, *SVG, *(f"{name}.gz" for name in TEXT))
+
+
+def read_sketches(
+    paths: str | Path | Iterable[str | Path],
+    on_error: Literal["stop", "skip"] = "stop",
+    split: Literal["train", "valid", "test", "all"] | None = None,
+    *,
+    pen: Literal["auto", "none"] = "auto",
+    max_points: int = MAX_POINTS,
+    tolerance: float = TOLERANCE,
+) -> tuple[SketchArrays, ReadReport]:
+    """Read the sketches of one or several files.
+
+    Arguments:
+        paths: Files; the extension says the format.
+        on_error: "stop" at the first record that cannot be used, or "skip" such records and count them.
+        split: Which part of sketch-rnn's `.npz` files: "train", "valid", "test" or "all". By default the training part
+            of such files, and all of others.
+        pen: "none" says that all columns of numpy arrays are coordinates of sequences without a pen; by default a last
+            column of flags is a pen.
+        max_points: Longer sketches cannot be used.
+        tolerance: How far the points of SVG may lie off its curves, as a share of the larger side of the drawing.
+
+    Returns:
+        The sketches, in the order of the files, and the report.
+
+    Raises:
+        UserError: for a file that cannot be read, an unknown extension, a record that cannot be used
+            (`on_error="stop"`), files that do not go together, or if no usable sketch is left.
+        ValueError: for an option that does not exist.
+    """
+    for name, value, choices in (
+        ("on_error", on_error, ("stop", "skip")),
+        ("split", split, (None, "train", "valid", "test", "all")),
+        ("pen", pen, ("auto", "none")),
+    ):
+        if value not in choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if max_points < 1:
+        raise ValueError(f"`max_points` must be at least 1, got {max_points}")
+    if not 1e-6 <= tolerance <= 0.5:
+        raise ValueError(f"`tolerance` must be from 1e-6 to 0.5, got {tolerance}")
+    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if not files:
+        raise UserError("no file of sketches given; name at least one")
+    for path in files:
+        check_file(path, MAX_UNPACKED)
+        if ending(path) not in EXTENSIONS:
+            known = " ".join(name for name in EXTENSIONS if not name.endswith(".gz"))
+            raise UserError(
+                f"{path}: unknown extension {ending(path)!r}; sketches are read from {known}, and text packed as .gz"
+            )
+    reader = _Reader(on_error, split, pen, max_points, tolerance, ReadReport())
+    parts = [(path, part) for path in files for part in reader.read(path)]
+    report = reader.report
+    if not any(len(part) for _, part in parts):
+        where, why = files[0] if len(files) == 1 else f"{len(files)} files", report.reasons()
+        raise UserError(f"{where}: no usable sketch in {report.records:,} records" + (f": {why}" if why else ""))
+    parts = [(path, part) for path, part in parts if len(part)]
+    first, head = parts[0]
+    for path, part in parts:
+        if (part.dimensions, part.has_pen) != (head.dimensions, head.has_pen):
+            raise UserError(f"{path} holds {_kind(part)}, {first} {_kind(head)}; read them apart")
+    arrays = SketchArrays.concatenate([part for _, part in parts])
+    report.count(arrays)
+    return arrays, report
+
+
+@dataclass
+class _Reader:
+    """Reads files with one set of options into one report."""
+
+    on_error: str
+    split: str | None
+    pen: str
+    max_points: int
+    tolerance: float
+    report: ReadReport
+
+    def read(self, path: Path) -> Iterator[SketchArrays]:
+        """The usable sketches of one file, some at a time."""
+        report, before, kept, word = self.report, self.report.records, 0, class_of(path)
+        for part in self._parse(path, ending(path).removesuffix(".gz")):
+            bad = [part] if isinstance(part, Bad) else part.refused(self.max_points)
+            for record in bad:
+                self._refuse(path, record)
+            report.records += 1 if isinstance(part, Bad) else len(part.numbers)
+            if isinstance(part, Raw):
+                arrays = part.without(bad, word)
+                kept += len(arrays)
+                yield arrays
+        facts = {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        report.files.append(facts | {"records": report.records - before, "kept": kept})
+
+    def _parse(self, path: Path, kind: str) -> Iterator[Raw | Bad]:
+        if kind == ".ndjson":
+            return parse_ndjson(path)
+        if kind in (".csv", ".tsv"):
+            return parse_table(path)
+        if kind in SVG:
+            return parse_svg(path, self.tolerance, self.max_points)
+        return parse_npz(path, self.split, self.pen)
+
+    def _refuse(self, path: Path, record: Bad) -> None:
+        """Stop at, or count, a record that cannot be used."""
+        unit = "line" if ending(path).startswith(".ndjson") else "record"
+        where = f"{unit} {record.number:,}" + (f" ({record.name})" if record.name else "")
+        reason = clean(record.reason, 200)
+        if self.on_error == "stop":
+            raise UserError(f"{path}, {where}: {reason}; leave such records out with --on-error skip")
+        kind, _, detail = reason.partition(": ")
+        self.report.skipped[kind] += 1
+        self.report.examples.setdefault(kind, f"{path.name}, {where}" + (f": {detail}" if detail else ""))
+
+
+def class_of(path: Path) -> str:
+    """The class that a file is named after: `sketchrnn_cat.full.npz`, `cat_train.npz`, `full_raw_cat.ndjson`: cat."""
+    stem = path.name[: -len(ending(path))]
+    stem = re.sub(r"^(sketchrnn|full[_-](raw|simplified)|raw|simplified)[_-]", "", stem, flags=re.IGNORECASE)
+    return clean(re.sub(r"[._-](full|train|valid|test)$", "", stem, flags=re.IGNORECASE))
+
+
+def _kind(part: SketchArrays) -> str:
+    return f"{'sketches' if part.has_pen else 'sequences without a pen'} of {part.dimensions} coordinates"
