@@ -1,17 +1,18 @@
-"""Models of sizes: p(N) and p(N | properties)."""
+"""Models of sizes: p(N), p(N | class) and p(N | properties)."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from gendiff.config import build, describe
 from gendiff.files import UserError
 from gendiff.ops import Random
-from gendiff.sizes import PropertySizes, SizeModel
+from gendiff.sizes import ClassSizes, PropertySizes, SizeModel
 
 
 def test_sizes_follow_their_law():
@@ -165,3 +166,46 @@ def test_properties_fixed_by_the_size_or_by_one_another_can_be_asked_for():
         assert log_prob.isfinite().all()
         if "n" in values:
             assert found[log_prob.argmax(1)].tolist() == [3, 5]
+
+
+class TestClassSizes:
+    """p(class) and p(N | class): smoothed histograms, drawn towards that of all classes."""
+
+    counts = {"a": {2: 30, 5: 10}, "b": {8: 60}}  # noqa: RUF012
+
+    def law(self, name):
+        table = {n: np.array([self.counts[n].get(k, 0) for k in range(2, 9)], float) for n in self.counts}
+        smooth = {n: (np.r_[t[0], t[:-1]] + 2 * t + np.r_[t[1:], t[-1]]) / 4 for n, t in table.items()}
+        everyone = sum(smooth.values()) / 100
+        row = smooth[name] + 10 * everyone if name else everyone
+        return row / row.sum()
+
+    @pytest.mark.parametrize(("number", "name"), [(0, "a"), (1, "b"), (-1, "")])
+    def test_sizes_of_a_class(self, number, name):
+        model = ClassSizes(self.counts)
+        classes = torch.full((20_000,), number)
+        drawn = model.sample(Random(0, 20_000), classes)
+        found = drawn.bincount(minlength=9)[2:].numpy() / 20_000
+        np.testing.assert_allclose(found, self.law(name), atol=0.012)
+        np.testing.assert_allclose(
+            model.log_prob(torch.arange(0, 12), torch.full((12,), number)).exp()[2:9], self.law(name), atol=1e-12
+        )
+        assert model.log_prob(torch.tensor([1, 9])).tolist() == [-torch.inf] * 2
+
+    def test_classes(self):
+        drawn = ClassSizes(self.counts).sample_class(Random(1, 20_000))
+        assert drawn.float().mean() == pytest.approx(0.6, abs=0.015)
+
+    def test_bounds(self):
+        model = ClassSizes(self.counts)
+        drawn = model.sample(Random(0, 5000), None, 3, 5)
+        law = self.law("")[1:4]
+        np.testing.assert_allclose(drawn.bincount(minlength=6)[3:].numpy() / 5000, law / law.sum(), atol=0.03)
+        assert model.sample(Random(0, 4), None, 7, 7).tolist() == [7] * 4
+        with pytest.raises(UserError, match="no size between 9 and 12 in the training data, which has 2 to 8"):
+            model.sample(Random(0, 4), None, 9, 12)
+
+    @pytest.mark.parametrize("counts", [{}, {"a": {}}, {"a": {0: 1}}, {"a": {1: 0}}])
+    def test_bad_counts(self, counts):
+        with pytest.raises(ValueError, match="size model needs"):
+            ClassSizes(counts)

@@ -40,6 +40,7 @@ class BiRNN(nn.Module):
         cell: "gru" or "lstm".
         complement: See :class:`gendiff.nn.frame.SequenceFrame`.
         expansion: Width of the layers of each point alone, in widths; 0 leaves them out.
+        self_condition: See :class:`gendiff.nn.frame.SequenceFrame`.
 
     Raises:
         UserError: for sizes that are not positive, an odd width, or another cell.
@@ -55,6 +56,7 @@ class BiRNN(nn.Module):
         cell: str = "gru",
         complement: str | None = "sum",
         expansion: int = 2,
+        self_condition: bool = False,
     ):
         super().__init__()
         if cell not in CELLS:
@@ -63,8 +65,8 @@ class BiRNN(nn.Module):
             raise UserError(f"BiRNN: width must be even and layers positive, got {width} and {layers}")
         self.fields, self.width, self.layers, self.levels = dict(fields), width, layers, levels
         self.conditions, self.cell, self.complement = dict(conditions or {}), cell, complement
-        self.expansion = expansion
-        self.frame = SequenceFrame(self.fields, width, levels, self.conditions, complement)
+        self.expansion, self.self_condition = expansion, self_condition
+        self.frame = SequenceFrame(self.fields, width, levels, self.conditions, complement, self_condition)
         self.blocks = nn.ModuleList([_Block(width, CELLS[cell], expansion) for _ in range(layers)])
 
     def forward(
