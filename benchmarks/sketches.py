@@ -31,7 +31,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,17 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from gendiff.config import build, describe
 from gendiff.data import Ragged, batch_stream
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, atomic_write, read_json, sha256, write_json
 from gendiff.modalities.sketches.geometry import simplify
 from gendiff.modalities.sketches.metrics import Features
 from gendiff.modalities.sketches.modality import Sketches
+from gendiff.modalities.sketches.networks import NETWORKS
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.model import Model
-from gendiff.nn.birnn import BiRNN, flip_index
-from gendiff.nn.sequence import SequenceTransformer
-from gendiff.nn.unet1d import UNet1d
+from gendiff.nn.birnn import flip_index
 from gendiff.objective import Objective
 from gendiff.objective.times import Times
 from gendiff.ops import Random, State
@@ -166,28 +166,23 @@ def from_first(records: SketchArrays) -> np.ndarray:
     return records.points - records.points[records.first][records.sketch_of_point]
 
 
-NETWORKS: dict[str, tuple[type[nn.Module], list[dict[str, Any]]]] = {
-    "birnn": (BiRNN, [{"layers": 3, "width": width} for width in range(32, 256, 2)]),
-    "transformer": (
-        SequenceTransformer,
-        [{"layers": layers, "width": width} for layers in (4, 5, 6) for width in range(32, 192, 8)],
-    ),
-    "unet1d": (UNet1d, [{"layers": layers, "width": width} for layers in (1, 2) for width in range(8, 96, 2)]),
-}
-"""Classes, and the shapes of which the one with the right number of parameters is taken."""
+def matched(adapter: Sketches, kind: str) -> nn.Module:
+    """Return the network of a kind with nearly the parameters of the setting: of another width, or more layers too."""
+    described = describe(adapter.network("tiny", kind))
 
+    def excess(shape: dict[str, int]) -> float:
+        try:
+            with torch.device("meta"):
+                return abs(count(build({**described, **shape})) / PARAMETERS - 1)
+        except UserError:  # heads that do not divide the width
+            return math.inf
 
-def matched(kind: str, adapter: Sketches) -> nn.Module:
-    """Return a network of a kind with as nearly as possible the parameters of the setting."""
-    made, shapes = NETWORKS[kind]
-    plain: Any = adapter.network("tiny")
-    common = {name: getattr(plain, name) for name in ("fields", "levels", "conditions", "complement")}
-
-    def distance(shape: Mapping[str, Any]) -> int:
-        with torch.device("meta"):
-            return abs(count(made(**common, **shape)) - PARAMETERS)
-
-    return made(**common, **min(shapes, key=distance))
+    for more in range(4):
+        shapes = [{"width": width, "layers": described["layers"] + more} for width in range(16, 256, 2)]
+        best = min(shapes, key=excess)
+        if excess(best) < 0.02:
+            return build({**described, **best})
+    raise UserError(f"no {kind} has {PARAMETERS:,} parameters within 2 %")
 
 
 def count(module: nn.Module) -> int:
@@ -222,10 +217,10 @@ class Job:
             self.denoiser = self.adapter.denoiser()
         else:
             changes = dict(VARIANTS[name])
-            network = changes.pop("network", "birnn")
+            network = changes.pop("network", NETWORKS[0])
             self.adapter = Sketches.fit(training, **changes)
             self.denoiser = self.adapter.denoiser("tiny")
-            self.denoiser.network = matched(network, self.adapter)
+            self.denoiser.network = matched(self.adapter, network)
         self.denoiser.to(options.device)
         stem = f"{name.replace(' ', '-')}-seed{seed}"
         self.facts, self.weights = options.out / f"{stem}.json", options.out / f"{stem}.safetensors"
@@ -349,6 +344,11 @@ def spread(values: list[float], digits: int = 2) -> str:
     return text if len(values) < 2 else f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
+def plain(values: list[float | None]) -> str:
+    """Mean, or a dash where one is missing."""
+    return "-" if None in values else f"{np.mean(values):.3f}"  # type: ignore[arg-type]
+
+
 def mean(found: list[dict[str, Any]], key: str, way: str | None = None) -> float:
     """Mean over the seeds of a distance, with the own way to sample by default."""
     return float(np.mean([facts["judged"][way or facts["own"]][key] for facts in found]))
@@ -434,6 +434,8 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
             full = min(judged, key=judged.__getitem__)
         every = [Job(full, seed, training, options) for seed in options.seeds]
         found[full] = [job.result(training, reference, features) for job in every]
+        for facts in found[full]:
+            facts["own"] = found[full][0]["own"]
         jobs[full] = every[0], [found[full][0]["own"], *(f"{k} steps" for k in FEW if name == "default")]
     rates = speeds(jobs)
 
@@ -449,10 +451,10 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     names = list(floor["strokes"])
     row = ("{:<28}" + " {:>13}" * len(names)).format
     print(row("", *names))
-    print(row("real, not drawn", *(f"{floor['strokes'][key]:.3f}" for key in names)))
+    print(row("real, not drawn", *(plain([floor["strokes"][key]]) for key in names)))
     for name, each in found.items():
-        values = [np.mean([facts["judged"][facts["own"]]["strokes"][key] for facts in each]) for key in names]
-        print(row(name, *(f"{value:.3f}" for value in values)))
+        strokes = [facts["judged"][facts["own"]]["strokes"] for facts in each]
+        print(row(name, *(plain([part[key] for part in strokes]) for key in names)))
     baseline = next((name for name in found if name.startswith("chirodiff")), None)
     if baseline and "default" in found:
         compare(found, rates, baseline)

@@ -349,6 +349,13 @@ class Modality(Configurable, ABC):
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:
         """Draw records as one picture."""
 
+    films: tuple[str, ...] = ()
+    """Endings of the files that :meth:`film` writes; none if there is no such method."""
+
+    def film(self, frames: list[list[Any]], path: str | Path) -> None:
+        """Draw how samples come out of noise: the records of all samples, stage after stage."""
+        raise UserError(f"{self.name} cannot be filmed yet")
+
     @abstractmethod
     def picture(self, record: Any) -> tuple[str, str, str]:
         """Return one record as SVG, a caption, and a word of warning ("" if there is none)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.options import Kind, add_options, given, modality_of_file
+from gendiff.cli.options import Kind, add_options, given, in_config, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import protocol, read_sidecar
 from gendiff.data import resolve
@@ -51,9 +51,9 @@ def build_parser(kind: Kind | None = None) -> ArgumentParser:
 
 def _kind(argv: Sequence[str]) -> Kind | None:
     """Return the adapter that a command line is about, before it is parsed; None if it does not say."""
-    named = next((b for a, b in pairwise(argv) if a == "--modality"), None)
+    named = next((b for a, b in pairwise(argv) if a == "--modality"), None) or in_config(argv, "modality")
     files = [word for word in argv if not word.startswith("-")]
-    for file in files:
+    for file in filter(None, [*files, in_config(argv, "generated")]):
         try:
             return modality_of_file(file, named, read_sidecar(file))
         except UserError:

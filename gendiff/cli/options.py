@@ -19,16 +19,18 @@ Kind = type[Modality]
 def modality_of(argv: Sequence[str]) -> Kind | None:
     """Return the adapter that the words of a command line, or its file of options, name; None if they name none."""
     names = installed()
-    word = next((word for word in argv if word in names), None) or _in_config(config_file(argv))
+    word = next((word for word in argv if word in names), None) or in_config(argv, "modality")
     return find_modality(word) if word in names else None
 
 
-def _in_config(path: str) -> str | None:
+def in_config(argv: Sequence[str], name: str) -> str | None:
+    """Return what the file of options of a command line says of an option, if that is a word."""
+    path = config_file(argv)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else None
     except (OSError, ValueError, yaml.YAMLError):  # parsing says what is wrong with it
         return None
-    word = content.get("modality") if isinstance(content, dict) else None
+    word = content.get(name) if isinstance(content, dict) else None
     return word if isinstance(word, str) else None
 
 

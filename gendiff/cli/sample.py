@@ -32,6 +32,9 @@ SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
 """Options of folders of shards, and their defaults."""
 
 
+FILMED = 24
+"""Most samples that a film shows."""
+
 FAR = 4.0
 """Standard deviations of the training data beyond which a wish is remarked upon."""
 
@@ -94,6 +97,12 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
     p.add_argument(
         "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
     )
+    p.add_argument(
+        "--film",
+        type=str | None,
+        default=None,
+        help=f"also write how the first {FILMED} come out of noise: .gif, .svg, or .png side by side (sketches)",
+    )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
     p.add_argument(
@@ -126,6 +135,12 @@ def main(argv: Sequence[str]) -> int:
     model = load(args.model, device=pick_device(args.device))
     output = Path(args.output)
     check_output(output, model.modality, args.number)
+    if args.film:
+        if not model.modality.films:
+            raise UserError(f"--film: {model.modality.name} cannot be filmed yet")
+        check_target(args.film, model.modality.films)
+        if Path(args.film).resolve() == output.resolve():
+            raise UserError(f"{args.film}: is the output; choose another file for --film")
     protect(output, [*_examples(args.model), *(args.reference or [])])
     for name, value in model.modality.condition(condition).items():
         if value.is_floating_point() and float(value.abs().max()) > FAR:
@@ -164,6 +179,13 @@ def main(argv: Sequence[str]) -> int:
         condition=condition,
         guidance=args.guidance,
     )
+    if args.film:
+        options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
+        frames = model.film(
+            min(args.number, FILMED), seed=args.seed, steps=args.steps, temperature=args.temperature, **options
+        )
+        model.modality.film(frames, args.film)
+        say(f"how the first {len(frames[0])} came out of noise: {args.film}")
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
     number = f"{len(drawn.records):,} {model.modality.name}"
     if written < len(drawn.records):

@@ -22,7 +22,6 @@ from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler
-from gendiff.sample.sampler import Hook
 
 Guide = Callable[[AnyDenoiser], AnyDenoiser]
 """Guidance: a denoiser in, a denoiser out."""
@@ -146,13 +145,8 @@ class Model:
         guide: Guide | None = None,
         batch_size: int = 256,
         progress: Callable[[int, int], Any] | None = None,
-        hooks: Sequence[Hook] = (),
     ) -> list[Any]:
-        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`.
-
-        `hooks` see every batch after each step, as those of :class:`gendiff.sample.Sampler`; the numbers that they are
-        given in `random` say which samples it holds.
-        """
+        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`."""
         sampler, device = sampler or self.sampler, self.device
         if not math.isfinite(guidance):
             raise UserError(f"--guidance must be a finite number, got {guidance}")
@@ -176,7 +170,7 @@ class Model:
                 x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
                 given = {name: value[rows].to(device) for name, value in asked.items()} or None
                 tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
-                x = sampler(denoiser, x, mask, given, stream, hooks, progress=tick)
+                x = sampler(denoiser, x, mask, given, stream, progress=tick)
                 for row, record in zip(rows.tolist(), self.modality.decode(x, mask, given), strict=True):
                     records[row] = record
         return records
@@ -190,6 +184,12 @@ class Model:
             yield
         finally:
             self.denoiser.train(training)
+
+    def film(self, n: int, frames: int = 12, **options: Any) -> list[list[Any]]:
+        """Return how samples come out of noise, as :func:`gendiff.model.film.film`."""
+        from gendiff.model.film import film
+
+        return film(self, n, frames, **options)
 
     def edit(self, records: Any, task: str = "grow", n: int = 40, **options: Any) -> Drawn:
         """Return new records made from given ones; options and tasks as :func:`gendiff.model.edit.edit`."""

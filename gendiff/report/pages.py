@@ -50,24 +50,36 @@ def demo_page(
     modality: Modality,
     records: Sequence[Any],
     table: Table,
+    shares: Mapping[str, str],
     seconds: Mapping[str, float],
     run: Path,
     commands: Sequence[str],
+    pictures: Sequence[Picture] = (),
+    beside: str = "the training set",
 ) -> None:
-    """Write the page of a demo."""
-    texts = {metric.name: metric.texts() for metric in table.metrics}
-    items = {"drawn": f"{len(records):,}"}
-    for name, label in (("valid_connected", "valid and connected"), ("novelty", "new, of the valid")):
-        if name in texts:
-            items[label] = f"{texts[name][1][0]} %"
-    items |= {f"{what}": f"{value:.0f} s" for what, value in seconds.items()}
+    """Write the page of a demo.
+
+    Arguments:
+        path: Where.
+        modality: Of the records.
+        records: What was drawn.
+        table: Metrics.
+        shares: What matters most of them, by label.
+        seconds: What the demo spent its time on.
+        run: Run folder.
+        commands: How to do the same by hand.
+        pictures: Larger pictures of how samples come to be.
+        beside: What the reference of the table is.
+    """
+    times = {what: f"{value:.0f} s" for what, value in seconds.items()}
     sections: list[Section] = [
-        Highlights(items),
-        Metrics("Beside the training set", table),
+        Highlights({"drawn": f"{len(records):,}", **shares, **times}),
+        Metrics(f"Beside {beside}", table),
         gallery(modality, records),
-        *curves(run),
     ]
-    sections.append(Code("The same by hand", "\n".join(commands)))
+    if pictures:
+        sections.append(Plots("How they come to be", pictures))
+    sections += [*curves(run), Code("The same by hand", "\n".join(commands))]
     write_report(
         path,
         f"gendiff demo: {modality.name}",

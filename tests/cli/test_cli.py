@@ -96,7 +96,7 @@ def test_the_path_from_examples_to_metrics(gendiff, tmp_path, suffix):
         assert "valid" in measured.out
         assert table
     sidecar = json.loads((tmp_path / "new.json").read_text())
-    assert sidecar["hydrogens"] == ("explicit" if suffix == ".xyz" else "implicit")
+    assert sidecar["protocol"]["hydrogens"] == ("explicit" if suffix == ".xyz" else "implicit")
     assert len(mols(tmp_path / "new.sdf")) == 12
 
 
@@ -130,10 +130,9 @@ def test_what_is_written_says_how_it_was_made(gendiff, tmp_path):
         "drawn": 15,
         "seed": 11,
         "only": [],
-        "atoms": [3, 4],
+        "size": [3, 4],
         "device": "cpu",
-        "hydrogens": "implicit",
-        "rule": "lookup",
+        "protocol": {"hydrogens": "implicit", "rule": "lookup"},
     }
     assert {name: sidecar[name] for name in expected} == expected
     assert sidecar["sampler"]["steps"] == 7

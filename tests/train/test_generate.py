@@ -388,7 +388,7 @@ def test_a_finished_folder_stays_as_it_is(folder, copied, monkeypatch):
         ({"number": 15}, "begun with number 14, not 15"),
         ({"shard_size": 5}, "begun with shard_size 4, not 5"),
         ({"only": ["valid"]}, "begun with only"),
-        ({"sizes": (3, None)}, "begun with atoms"),
+        ({"sizes": (3, None)}, "begun with size"),
         ({"ending": ".xyz"}, "begun with ending .sdf, not .xyz"),
         ({"source": "other"}, "begun with weights_sha256"),
     ],

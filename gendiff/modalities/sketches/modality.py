@@ -396,6 +396,14 @@ class Sketches(Modality):
         sheet = draw.sheet_svg if ending(path) == ".svg" else draw.sheet_png
         sheet(records, Path(path), **options)
 
+    films = (".gif", ".svg", ".png")
+
+    def film(self, frames: list[list[Sketch]], path: str | Path) -> None:
+        """Draw how sketches come out of noise: moving as .gif or .svg, side by side as .png."""
+        from gendiff.modalities.sketches import draw
+
+        {".gif": draw.film_gif, ".svg": draw.film_svg, ".png": draw.film_strip_png}[ending(path)](frames, Path(path))
+
     def picture(self, record: Sketch) -> tuple[str, str, str]:  # noqa: D102
         from gendiff.modalities.sketches.draw import svg
 

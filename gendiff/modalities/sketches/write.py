@@ -26,6 +26,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,10 +111,9 @@ def ndjson_line(sketch: Sketch) -> str:
     points = sketch.points
     if "seed" in sketch.facts and sketch.times is None:
         points = simplified(points)
-    columns = [*points.T] if sketch.times is None else [*points.T, sketch.times]
-    cuts = np.flatnonzero(sketch.pen[:-1]) + 1
-    strokes = zip(*(np.split(column, cuts) for column in columns), strict=True)
-    drawing = [[_plain(column) for column in stroke] for stroke in strokes]
+    columns = [_plain(column) for column in (*points.T, *([] if sketch.times is None else [sketch.times]))]
+    cuts = [0, *(np.flatnonzero(sketch.pen) + 1).tolist()]
+    drawing = [[column[first:end] for column in columns] for first, end in pairwise(cuts)]
     facts = {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in sketch.facts.items()
@@ -171,7 +171,7 @@ def write_table(sketches: Sequence[Sketch], file: IO[str], separator: str = ",")
 
 def _cell(text: str) -> str:
     """A field of a table. Spreadsheets run what begins like a formula: a quote before it makes it text."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.lstrip("'")[:1] in ("=", "+", "-", "@") else text
 
 
 def _plain(values: NDArray[np.float64]) -> list[int | float]:

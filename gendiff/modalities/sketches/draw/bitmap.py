@@ -45,7 +45,7 @@ def sheet_png(
     columns: int | None = None,
     captions: Sequence[str] | None = None,
     by_order: bool = False,
-    size: int = 100,
+    size: int | None = None,
     scale: int = 2,
 ) -> None:
     """Write many sketches as one PNG, row by row; arguments and errors as :func:`sheet_svg`.
@@ -56,7 +56,7 @@ def sheet_png(
         columns: Cells in a row; by default so many that the sheet is about 8 wide and 5 high.
         captions: A line below each, [] for none; by default the words.
         by_order: Colour the strokes from the first to the last.
-        size: Side of a cell in units of the page.
+        size: Side of a cell in units of the page; by default 100, 240 of one sketch, and less where there are hundreds.
         scale: Pixels per unit.
     """
     if scale < 1:
@@ -67,7 +67,7 @@ def sheet_png(
     sheet = blank(grid, captions, scale)
     for index, sketch in enumerate(sketches):
         x, y = grid.corner(index)
-        sheet.paste(cell(scene(sketch, by_order), size * scale), (x * scale, y * scale))
+        sheet.paste(cell(scene(sketch, by_order), grid.side * scale), (x * scale, y * scale))
     save_png(sheet, path)
 
 

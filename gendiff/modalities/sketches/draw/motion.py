@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gendiff.files import atomic_write
 from gendiff.modalities.sketches.draw import scene as scenes
 from gendiff.modalities.sketches.draw import vector
@@ -22,11 +20,14 @@ from gendiff.modalities.sketches.records import Sketch
 if TYPE_CHECKING:
     from PIL import Image
 
-RATE = 12
-"""Frames per second of a pen."""
+RATE = 12.5
+"""Frames per second of a pen: a GIF counts in hundredths of a second."""
 
 HOLD = 1.5
 """How long the finished drawing stays, s."""
+
+WIDE = 1100
+"""Width of a page, in pixels, beyond which its cells shrink."""
 
 FILM_MARGIN = 0.2
 """White around the finished drawing where the process is shown, in sides of its cell: noise needs room."""
@@ -52,7 +53,7 @@ def pen_gif(
         columns: Cells in a row; by default so many that the sheet is about 8 wide and 5 high.
         captions: A line below each, [] for none; by default the words.
         by_order: Colour the strokes from the first to the last.
-        size: Side of a cell in pixels (100, of one sketch 240).
+        size: Side of a cell in pixels; by default 100, 240 of one sketch, and less for more than about 100 sketches.
         seconds: How long the pen takes; then the drawings stay for 1.5 s.
 
     Raises:
@@ -63,14 +64,14 @@ def pen_gif(
     sketches = scenes.several(sketches)
     captions = scenes.check_captions(captions, sketches)
     _check(len(sketches), seconds)
-    grid = scenes.sheet(len(sketches), columns, size or (100 if len(sketches) > 1 else 240), captions)
+    grid = scenes.sheet(len(sketches), columns, size, captions, WIDE)
     pictures = [scene(sketch, by_order) for sketch in sketches]
     page = blank(grid, captions)
     count = max(2, round(seconds * RATE))
-    frames = []
-    for time in [*(np.arange(1, count) / count), END]:
-        cells = [cell(picture, grid.side, time=float(time), tip=True) for picture in pictures]
-        frames.append(_sheet(page, grid, cells))
+    times = [*(k / count for k in range(1, count)), END]
+    frames = (
+        _sheet(page, grid, [cell(picture, grid.side, time=time, tip=True) for picture in pictures]) for time in times
+    )
     colors = {line.color for picture in pictures for line in picture.lines}
     _save_gif(frames, path, [seconds / count] * (count - 1) + [HOLD], colors)
 
@@ -104,8 +105,7 @@ def pen_svg(
         dash = ' pathLength="1" stroke-dasharray="1 3"'
         return dash, f'<animate attributeName="stroke-dashoffset" {keys} {loop}/>'
 
-    side = size or (100 if len(sketches) > 1 else 240)
-    return vector.write(vector.sheet_of(sketches, columns, captions, by_order, side, animate), path)
+    return vector.write(vector.sheet_of(sketches, columns, captions, by_order, size, animate), path)
 
 
 def film_gif(
@@ -117,7 +117,7 @@ def film_gif(
         frames: The samples at each time, from noise to data; :func:`gendiff.model.film.film` gives them.
         path: Where; written atomically.
         columns: Cells in a row; by default so many that the sheet is about 8 wide and 5 high.
-        size: Side of a cell in pixels (100, of one sample 240).
+        size: Side of a cell in pixels; by default 100, 240 of one sample, and less for more than about 100 samples.
         seconds: How long the process takes; then the drawings stay for 1.5 s.
 
     Raises:
@@ -126,9 +126,9 @@ def film_gif(
         UserError: if the file cannot be written.
     """
     states = _states(frames, seconds)
-    grid = scenes.sheet(len(states[0]), columns, size or (100 if len(states[0]) > 1 else 240))
+    grid = scenes.sheet(len(states[0]), columns, size, wide=WIDE)
     page = blank(grid)
-    pages = [_sheet(page, grid, _cells(row, states[-1], grid.side)) for row in states]
+    pages = (_sheet(page, grid, _cells(row, states[-1], grid.side)) for row in states)
     colors = {line.color for row in states for picture in row for line in picture.lines}
     _save_gif(pages, path, [seconds / len(states)] * (len(states) - 1) + [HOLD], colors)
 
@@ -145,7 +145,7 @@ def film_svg(
     What cannot play it shows the finished drawings. Arguments and errors as :func:`film_gif`.
     """
     states = _states(frames, seconds)
-    grid = scenes.sheet(len(states[0]), columns, size or (100 if len(states[0]) > 1 else 240))
+    grid = scenes.sheet(len(states[0]), columns, size, wide=WIDE)
     total = seconds + HOLD
     parts = []
     for i, row in enumerate(states):
@@ -244,7 +244,7 @@ def _sheet(page: Image.Image, grid: Sheet, cells: Sequence[Image.Image]) -> Imag
     return page
 
 
-def _save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: Sequence[float], colors: set[Color]) -> None:
+def _save_gif(frames: Iterable[Image.Image], path: str | Path, seconds: Sequence[float], colors: set[Color]) -> None:
     """Write pictures on white as a GIF of few colours: shades of those that there are."""
     from PIL import Image
 
@@ -253,9 +253,9 @@ def _save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: Sequence
     mixes = [tuple(round(255 + (c - 255) * k / shades) for c in color) for color in used for k in range(1, shades + 1)]
     palette = Image.new("P", (1, 1))
     palette.putpalette([255, 255, 255, *(c for mix in mixes[:255] for c in mix)])
-    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [max(2, round(100 * s)) * 10 for s in seconds]  # a GIF counts in hundredths of a second
+    flat = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    durations = [max(2, round(100 * s)) * 10 for s in seconds]
     with atomic_write(path, "wb") as file:
-        flat[0].save(
-            file, "GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=True, disposal=1
+        next(flat).save(
+            file, "GIF", save_all=True, append_images=flat, duration=durations, loop=0, optimize=True, disposal=1
         )

@@ -149,8 +149,9 @@ def pen_times(strokes: Sequence[Points], extent: float) -> list[NDArray[np.float
 
 
 def ramp(count: int) -> list[Color]:
-    """Return `count` colours along :data:`ORDER`."""
-    at = np.linspace(0, len(ORDER) - 1, count) if count > 1 else np.zeros(count)
+    """Return `count` colours along :data:`ORDER`, of at most 24 kinds."""
+    at = np.linspace(0, 1, count) if count > 1 else np.zeros(count)
+    at = np.rint(23 * at) / 23 * (len(ORDER) - 1)
     channels = np.stack([np.interp(at, range(len(ORDER)), channel) for channel in zip(*ORDER, strict=True)], 1)
     return [(int(r), int(g), int(b)) for r, g, b in np.rint(channels)]
 
@@ -175,19 +176,31 @@ class Sheet(NamedTuple):
         return GAP + column * (self.side + GAP), GAP + row * (self.side + self.caption + GAP)
 
 
-def sheet(count: int, columns: int | None, side: int, captions: Sequence[str] = ()) -> Sheet:
-    """Return the grid for `count` cells; without `columns` it is about 8 wide and 5 high.
+def sheet(
+    count: int, columns: int | None = None, side: int | None = None, captions: Sequence[str] = (), wide: int = 2400
+) -> Sheet:
+    """Return the grid for `count` cells.
+
+    Arguments:
+        count: How many.
+        columns: Cells in a row; by default so many that the sheet is about 8 wide and 5 high.
+        side: Side of a cell; by default 100, less where the sheet would be wider than `wide`, but 24 at least; 240 of
+            one cell.
+        captions: What is written below the cells.
+        wide: See `side`.
 
     Raises:
         ValueError: for less than one column or a side below 16.
     """
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    if side < 16:
+    if side is not None and side < 16:
         raise ValueError(f"size must be at least 16, got {side}")
     if columns is None:
         columns = math.ceil(count / max(1, round(math.sqrt(count / 1.6))))
-    return Sheet(count, max(1, min(columns, count)), side, CAPTION if any(captions) else 0)
+    columns = max(1, min(columns, count))
+    side = side or (240 if count == 1 else max(24, min(100, wide // columns - GAP)))
+    return Sheet(count, columns, side, CAPTION if any(captions) else 0)
 
 
 def several(sketches: Sketch | Iterable[Sketch]) -> list[Sketch]:

@@ -48,7 +48,7 @@ def sheet_svg(
     columns: int | None = None,
     captions: Sequence[str] | None = None,
     by_order: bool = False,
-    size: int = 100,
+    size: int | None = None,
 ) -> str:
     """Return many sketches as one SVG, row by row, and write it if a path is given.
 
@@ -68,7 +68,7 @@ def sheet_svg(
         columns: Cells in a row; by default so many that the sheet is about 8 wide and 5 high.
         captions: A line below each, [] for none; by default the words.
         by_order: Colour the strokes from the first to the last.
-        size: Side of a cell in pixels.
+        size: Side of a cell in pixels; by default 100, 240 of one sketch, and less where there are hundreds.
 
     Raises:
         ValueError: for columns < 1, size < 16, or another number of captions than of sketches.
@@ -83,20 +83,21 @@ def sheet_of(
     columns: int | None,
     captions: Sequence[str] | None,
     by_order: bool,
-    size: int,
+    size: int | None,
     more: More = lambda line: ("", ""),
 ) -> str:
     """Return a sheet; `more` says what else there is to the path of a line."""
     captions = scenes.check_captions(captions, sketches)
     grid = scenes.sheet(len(sketches), columns, size, captions)
+    side = grid.side
     parts = []
     for index, (sketch, caption) in enumerate(zip(sketches, captions, strict=True)):
         picture = scene(sketch, by_order)
-        scale = (1 - 2 * MARGIN) * size / picture.box.extent
-        x, y = (corner + size / 2 for corner in grid.corner(index))
+        scale = (1 - 2 * MARGIN) * side / picture.box.extent
+        x, y = (corner + side / 2 for corner in grid.corner(index))
         center = " ".join(_number(-float(c)) for c in picture.box.center)
         move = f"translate({x:g} {y:g}) scale({scale:.9g}) translate({center})"
-        parts.append(group(picture, sketch, picture.width * size / scale, move, more))
+        parts.append(group(picture, sketch, picture.width * side / scale, move, more))
         parts.append(caption_text(grid, index, caption))
     return page("\n".join(filter(None, parts)), grid.size, f"{len(sketches)} sketches")
 

@@ -26,7 +26,7 @@ from typing import Literal
 from gendiff.files import UserError, check_file, ending, sha256
 from gendiff.modalities.sketches.read.ndjson import parse_ndjson
 from gendiff.modalities.sketches.read.npz import parse_npz
-from gendiff.modalities.sketches.read.raw import MAX_POINTS, Bad, Raw, clean
+from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_POINTS, Bad, Raw, clean
 from gendiff.modalities.sketches.read.report import ReadReport
 from gendiff.modalities.sketches.read.svg import TOLERANCE, parse_svg
 from gendiff.modalities.sketches.read.table import parse_table
@@ -77,8 +77,8 @@ def read_sketches(
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
     if max_points < 1:
         raise ValueError(f"`max_points` must be at least 1, got {max_points}")
-    if not 1e-6 <= tolerance <= 0.5:
-        raise ValueError(f"`tolerance` must be from 1e-6 to 0.5, got {tolerance}")
+    if not 1e-5 <= tolerance <= 0.5:
+        raise ValueError(f"`tolerance` must be from 1e-5 to 0.5, got {tolerance}")
     files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not files:
         raise UserError("no file of sketches given; name at least one")
@@ -115,6 +115,7 @@ class _Reader:
     max_points: int
     tolerance: float
     report: ReadReport
+    numbers: int = 0  # coordinates read so far
 
     def read(self, path: Path) -> Iterator[SketchArrays]:
         """The usable sketches of one file, some at a time."""
@@ -127,6 +128,9 @@ class _Reader:
             if isinstance(part, Raw):
                 arrays = part.without(bad, word)
                 kept += len(arrays)
+                self.numbers += arrays.points.size
+                if self.numbers > MAX_NUMBERS:
+                    raise UserError(f"{path}: over {MAX_NUMBERS:,} coordinates in all; read fewer files at once")
                 yield arrays
         facts = {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
         report.files.append(facts | {"records": report.records - before, "kept": kept})
@@ -143,7 +147,7 @@ class _Reader:
     def _refuse(self, path: Path, record: Bad) -> None:
         """Stop at, or count, a record that cannot be used."""
         unit = "line" if ending(path).startswith(".ndjson") else "record"
-        where = f"{unit} {record.number:,}" + (f" ({record.name})" if record.name else "")
+        where = f"{unit} {record.number:,}" + (f" ({clean(record.name, 60)})" if record.name else "")
         reason = clean(record.reason, 200)
         if self.on_error == "stop":
             raise UserError(f"{path}, {where}: {reason}; leave such records out with --on-error skip")

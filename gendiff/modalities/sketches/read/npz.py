@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gendiff.files import UserError, ending, read_bytes
-from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_WORD, Bad, Raw
+from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_WORD, Bad, Raw, clean
 from gendiff.modalities.sketches.read.unpickle import Rows, unpickle
 
 SPLITS = ("train", "valid", "test")
@@ -60,7 +60,7 @@ def parse_npz(path: Path, split: str | None, pen: str) -> Iterator[Raw | Bad]:
     if "points" in arrays and "offsets" in arrays:
         yield _container(path, arrays, pen)
         return
-    labels, words, flag = (_plain(path, arrays, name) for name in ("labels", "words", "pen"))
+    labels, words, flag = (_beside(path, arrays, name) for name in ("labels", "words", "pen"))
     if parts:
         wanted = parts if split == "all" else [split or "train"]
         if wanted[0] not in parts:
@@ -73,7 +73,7 @@ def parse_npz(path: Path, split: str | None, pen: str) -> Iterator[Raw | Bad]:
         raise UserError(f"{path}: holds over {MAX_NUMBERS:,} numbers")
     flat, sizes = np.concatenate([part.flat for part in rows]), np.concatenate([part.sizes for part in rows])
     names = [name for name, part in zip(arrays, rows, strict=True) for _ in part.sizes]
-    points, sizes, ends, _ = _strokes(flat, sizes, _has_pen(flag, pen))
+    points, sizes, ends, _ = _strokes(flat, sizes, _has_pen(path, flag, pen))
     numbers = np.arange(1, len(sizes) + 1)
     yield Raw(numbers, sizes, points, ends, _words(path, labels, words, len(sizes)), names=names)
 
@@ -98,12 +98,14 @@ def load_arrays(path: Path) -> dict[str, Array]:
             arrays = {}
             for member in members:
                 if not member.filename.endswith(".npy"):
-                    raise UserError(f"{path}: {member.filename!r} is not an array; an .npz archive holds arrays only")
+                    raise UserError(
+                        f"{path}: {clean(member.filename, 60)!r} is not an array; an .npz archive holds arrays only"
+                    )
                 name = member.filename.removesuffix(".npy")
                 try:
                     arrays[name] = _array(archive.read(member))
                 except ValueError as error:
-                    raise UserError(f"{path}, array {name!r}: {error}") from None
+                    raise UserError(f"{path}, array {clean(name, 60)!r}: {error}") from None
             return arrays
     except UserError:
         raise
@@ -118,19 +120,17 @@ def _array(content: bytes) -> Array:
     file = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the older headers of Python 2
-            shape, fortran, dtype = read_header(file)
+            shape, fortran, dtype = headers[version](file)
     except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError):
         raise ValueError("is not a readable .npy array") from None
     data = content[file.tell() :] if dtype.hasobject else memoryview(content)[file.tell() :]
     if dtype.kind == "O":
         return unpickle(bytes(data))
     if dtype.kind not in "biufUS" or dtype.subdtype is not None:
-        raise ValueError(f"holds {dtype}, which is neither numbers nor text")
+        raise ValueError(f"holds {clean(str(dtype), 60)}, which is neither numbers nor text")
     count = 1
     for size in shape:
         count *= size
@@ -141,7 +141,7 @@ def _array(content: bytes) -> Array:
 
 def _rows(path: Path, name: str, array: Array) -> Rows:
     """The sketches of one array."""
-    where = f"{path}, array {name!r}" if name else f"{path}"
+    where = f"{path}, array {clean(name, 60)!r}" if name else f"{path}"
     if isinstance(array, Rows):
         return array
     if array.dtype.kind not in "biuf":
@@ -152,7 +152,7 @@ def _rows(path: Path, name: str, array: Array) -> Rows:
     return Rows(array.reshape(-1, array.shape[-1]), np.full(count, length))
 
 
-def _plain(path: Path, arrays: dict[str, Array], name: str) -> np.ndarray | None:
+def _beside(path: Path, arrays: dict[str, Array], name: str) -> np.ndarray | None:
     """Take an array that does not hold sketches out of the others."""
     array = arrays.pop(name, None)
     if isinstance(array, Rows):
@@ -160,15 +160,17 @@ def _plain(path: Path, arrays: dict[str, Array], name: str) -> np.ndarray | None
     return array
 
 
-def _has_pen(flag: np.ndarray | None, pen: str) -> bool | None:
+def _has_pen(path: Path, flag: np.ndarray | None, pen: str) -> bool | None:
     """Whether the last column is a pen; None to see."""
+    if flag is not None and flag.size != 1:
+        raise UserError(f"{path}: `pen` must be True or False, whether the last column is a pen; it has {flag.shape}")
     if pen == "none":
         return False
     return None if flag is None else bool(flag.any())
 
 
 def _container(path: Path, arrays: dict[str, Array], pen: str) -> Raw:
-    plain = {name: _plain(path, arrays, name) for name in list(arrays)}
+    plain = {name: _beside(path, arrays, name) for name in list(arrays)}
     flat, offsets, flag, absolute, times, labels, words, facts = (
         plain.pop(name, None)
         for name in ("points", "offsets", "pen", "coordinates", "times", "labels", "words", "facts")
@@ -177,10 +179,11 @@ def _container(path: Path, arrays: dict[str, Array], pen: str) -> Raw:
         raise UserError(f"{path}: `points` must be numbers of shape (P, columns)")
     if offsets is None or offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 1:
         raise UserError(f"{path}: `offsets` must be whole numbers of shape (M + 1,)")
-    sizes = np.diff(offsets.astype(np.int64))
+    offsets = offsets.astype(np.int64)
+    sizes: NDArray[np.int64] = offsets[1:] - offsets[:-1]
     if offsets[0] != 0 or offsets[-1] != len(flat) or (sizes < 0).any():
         raise UserError(f"{path}: `offsets` must rise from 0 to the number of points, {len(flat):,}")
-    points, sizes, ends, kept = _strokes(flat, sizes, _has_pen(flag, pen))
+    points, sizes, ends, kept = _strokes(flat, sizes, _has_pen(path, flag, pen))
     if absolute is not None:
         if absolute.shape != points.shape or absolute.dtype.kind != "f":
             raise UserError(f"{path}: `coordinates` must be floats of shape {points.shape}, not {absolute.shape}")
@@ -210,18 +213,19 @@ def _words(
         raise UserError(f"{path}: `labels` must be one a sketch, ({count:,},), not {labels.shape}")
     if words is not None and (words.dtype.kind not in "US" or words.ndim != 1):
         raise UserError(f"{path}: `words` must be texts of shape (K,)")
+    if words is not None and words.dtype.kind == "S":
+        words = np.char.decode(words, "utf-8", "replace")
     if labels is None:
         if words is not None and len(words) != count:
             raise UserError(f"{path}: {len(words):,} words for {count:,} sketches; say which is which in `labels`")
-        return None if words is None else words.astype(str)
+        return words
     if words is None:
         return labels.astype(str)
     if labels.dtype.kind not in "iu" or (len(labels) and (labels.min() < 0 or labels.max() >= len(words))):
         raise UserError(f"{path}: `labels` must be whole numbers from 0 to {len(words) - 1:,}, the places in `words`")
-    words = words.astype(str)
-    if words.dtype.itemsize > 4 * MAX_WORD and np.char.str_len(words).max() > MAX_WORD:
+    if (longest := int(np.char.str_len(words).max(initial=1))) > MAX_WORD:
         raise UserError(f"{path}: `words` has a text of over {MAX_WORD} characters")
-    return words.astype(f"U{MAX_WORD}")[labels]
+    return words.astype(f"U{longest}")[labels]
 
 
 def _facts(

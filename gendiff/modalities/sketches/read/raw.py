@@ -16,7 +16,7 @@ MAX_POINTS = 10_000
 """Most points of a sketch, unless asked otherwise."""
 
 MAX_NUMBERS = 1 << 27
-"""Most coordinates of all sketches of a file: 1 GiB of them."""
+"""Most coordinates of all sketches: 1 GiB of them."""
 
 MAX_WORD = 100
 """Most characters of a class."""

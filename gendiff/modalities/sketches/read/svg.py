@@ -218,6 +218,8 @@ def _times(outer: Affine, inner: Affine) -> Affine:
 
 
 def _apply(affine: Affine, point: complex) -> complex:
+    if affine == IDENTITY:
+        return point  # also the sign of a zero
     a, b, c, d, e, f = affine
     return complex(a * point.real + c * point.imag + e, b * point.real + d * point.imag + f)
 

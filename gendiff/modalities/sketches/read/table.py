@@ -111,7 +111,7 @@ class _Table:
     def _codes(self, role: str, texts: Sequence[str]) -> NDArray[np.int64]:
         """A column of texts as numbers, from 0 in the order in which they first occur."""
         codes = self.codes[role]
-        return np.array([codes.setdefault(text.strip(), len(codes)) for text in texts])
+        return np.array([codes.setdefault(text, len(codes)) for text in texts])
 
     def _refuse(self, record: int, reason: str) -> None:
         self.reasons.setdefault(int(record), reason)
@@ -171,4 +171,4 @@ def _number(text: str) -> float | None:
 
 def _unquoted(text: str) -> str:
     """The text of a cell that a quote keeps from being run as a formula by spreadsheets."""
-    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@") else text
+    return text[1:] if text[:1] == "'" and text.lstrip("'")[:1] in ("=", "+", "-", "@") else text

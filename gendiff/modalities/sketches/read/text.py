@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gendiff.files import UserError
+from gendiff.files import MAX_BYTES, UserError
 
-MAX_LINE = 1 << 24  # bytes in a line
-MAX_UNPACKED = 16 << 30  # bytes in a text file, unpacked; it is never in memory as a whole
+MAX_LINE = 1 << 25  # bytes in a line
+MAX_UNPACKED = MAX_BYTES  # in a text file; it is never in memory as a whole
 
 
 def lines(path: Path) -> Iterator[bytes]:
     """Lines with their ends; only that of a file cut short has none.
 
     Raises:
-        UserError: if the file is binary or damaged, unpacks to too much, or has a line of over 16 MiB.
+        UserError: if the file is binary or damaged, unpacks to too much, or has a line of over 32 MiB.
     """
     size = 0
     packed = path.suffix.lower() == ".gz"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gendiff.modalities.sketches.read.raw import MAX_NUMBERS
+from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, clean
 
 MAX_INSTRUCTIONS = 1 << 26
 """Instructions that a pickle may take; an array takes about 25."""
@@ -118,7 +118,7 @@ class _Array:
 
     @property
     def data(self) -> bytes:
-        """The bytes of its numbers; Python 2 wrote them as text. Made when asked for: many arrays may share one text."""
+        """The bytes of its numbers. Text (of Python 2) is encoded when it is asked for: many arrays may share one."""
         return self.text if isinstance(self.text, bytes) else self.text.encode("latin1")
 
     def numbers(self) -> NDArray[Any]:
@@ -177,13 +177,14 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
-        self.dispatch = _Dispatch()
+        self.dispatch = _Dispatch()  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in of a name."""
         try:
             return _NAMES[module, name]
         except KeyError:
+            asked = clean(f"{module}.{name}", 80)
             raise _Forbidden(
-                f"asks for {module[:40]}.{name[:40]}: a pickle may hold arrays of numbers only, nothing of it was run"
+                f"asks for {asked}: a pickle may hold arrays of numbers only, nothing of it was run"
             ) from None
