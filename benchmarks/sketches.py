@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import math
 import os
 import platform
@@ -174,11 +175,15 @@ def matched(adapter: Sketches, kind: str) -> nn.Module:
         try:
             with torch.device("meta"):
                 return abs(count(build({**described, **shape})) / PARAMETERS - 1)
-        except UserError:  # heads that do not divide the width
+        except UserError:  # heads that do not divide the width, or a network without heads
             return math.inf
 
-    for more in range(4):
-        shapes = [{"width": width, "layers": described["layers"] + more} for width in range(16, 256, 2)]
+    plain = count(build(described))
+    for more, heads in itertools.product(range(4), ({}, {"heads": 3})):
+        layers = described["layers"] + more
+        middle = described["width"] * math.sqrt(PARAMETERS / plain * described["layers"] / layers)
+        widths = range(2 * round(0.4 * middle), 2 * round(0.6 * middle), 2)
+        shapes = [{"width": width, "layers": layers, **heads} for width in widths]
         best = min(shapes, key=excess)
         if excess(best) < 0.02:
             return build({**described, **best})

@@ -32,3 +32,19 @@ def test_the_example_of_properties_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("size alone", "guidance 2", "Spearman TPSA", "radius of gyration"))
     assert (tmp_path / "out" / "asked.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words", "made"),
+    [
+        ("trajectories", ["--count", "40"], ["jerk", "ratio of the spectra"], ["trajectories.png", "new.npz"]),
+        ("own_drawings", ["--count", "12"], ["40 new drawings", "in all 8: True"], ["new.svg", "completed.svg"]),
+    ],
+)
+def test_an_example_of_sketches_runs(tmp_path, name, options, words, made):
+    """The whole of it, with a network that has learned nothing."""
+    command = [sys.executable, ROOT / "examples" / "sketches" / f"{name}.py", "--out", tmp_path / "out", "--steps", "2"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in words)
+    assert all((tmp_path / "out" / file).stat().st_size > 1000 for file in made)

@@ -106,17 +106,24 @@ def test_states_are_kept_as_they_were(model):
         same([x / 2 for x in frame], later)
 
 
-def test_other_hooks_still_act_and_come_before(model):
-    class Halve:
-        def after(self, x, step, process, mask, random):
-            return {name: value / 2 for name, value in x.items()}
+class Halved(DDIM):
+    """A sampler with a hook of its own, which acts before the film looks."""
 
-        def finish(self, x, process, mask):
-            return x
+    def __call__(self, denoiser, x_t, mask, condition, random, hooks=(), plan=None, progress=None):
+        return super().__call__(denoiser, x_t, mask, condition, random, (self, *hooks), plan, progress)
 
-    free, halved = (film(model, 4, 3, steps=2, hooks=hooks) for hooks in ((), (Halve(),)))
+    def after(self, x, step, process, mask, random):
+        return {name: value / 2 for name, value in x.items()}
+
+    def finish(self, x, process, mask):
+        return x
+
+
+def test_a_film_shows_what_hooks_leave(model):
+    free, halved = (film(model, 4, 3, sampler=kind(2)) for kind in (DDIM, Halved))
     same(halved[0], free[0])
     same(halved[1], [x / 2 for x in free[1]])
+    same(halved[2], model.draw(4, sampler=Halved(2)).records)
 
 
 def test_a_film_of_molecules_with_guidance_by_name():

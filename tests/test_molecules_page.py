@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import shlex
-from pathlib import Path
 
+import pages
 import pytest
 
 import examples
 from gendiff.cli import COMMANDS
-from gendiff.cli.parsing import parse
 from gendiff.modalities.molecules.metrics import METRICS
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "molecules.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.S)
-COMMAND_LINES = [
-    shlex.split(line, comments=True)
-    for kind, block in BLOCKS
-    if kind == "bash"
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("gendiff ")
-]
+NAME = "docs/molecules.md"
+PAGE = (pages.ROOT / NAME).read_text(encoding="utf-8")
 
 
 def test_the_page_shows_the_whole_way():
-    words = {line[1] for line in COMMAND_LINES}
+    words = {line[1] for line in pages.commands(NAME)}
     assert {"train", "sample", "evaluate", "report", "edit", "data"} <= words <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("words", COMMAND_LINES, ids=lambda words: " ".join(words[1:5]))
+@pytest.mark.parametrize("words", pages.commands(NAME), ids=lambda words: " ".join(words[1:5]))
 def test_a_command_of_the_page_parses(words):
-    module = importlib.import_module(f"gendiff.cli.{words[1]}")
-    if words[1] == "data":
-        assert words[2] in ("list", "info", "get")
-        return
-    build = module.build_parser
-    parse(build(words[2:]) if build.__code__.co_argcount else build(), words[2:])
+    pages.check(words)
 
 
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch):
@@ -47,7 +31,7 @@ def test_the_python_of_the_page_runs(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").symlink_to(examples.run())
     examples.write(tmp_path / "examples.sdf")
-    blocks = [block for kind, block in BLOCKS if kind == "python"]
+    blocks = [block for kind, block in pages.blocks(NAME) if kind == "python"]
     assert blocks
     for block in blocks:
         code = re.sub(r"sample\(\d+", "sample(4", block.replace(', "connected"', ""))
@@ -63,5 +47,4 @@ def test_the_table_names_every_number():
 
 
 def test_files_that_the_page_names_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
-        assert (ROOT / "docs" / target).exists(), target
+    assert pages.missing(NAME) == []

@@ -1,46 +1,25 @@
 """README tells the truth: its commands parse, its Python runs."""
 
 import re
-import shlex
-from pathlib import Path
 
+import pages
 import pytest
 
 import gendiff
-from gendiff.cli import COMMANDS
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-
-
-def commands() -> list[list[str]]:
-    lines = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
-    parts = [part.strip() for line in lines for part in line.split("&&")]
-    words = [shlex.split(part, comments=True) for part in parts]
-    return [word for word in words if word and Path(word[0]).name == "gendiff"]
 
 
 def test_readme_names_commands():
-    assert {words[1] for words in commands()} >= {"demo", "train", "sample", "evaluate"}
+    assert {words[1] for words in pages.commands("README.md")} >= {"demo", "train", "sample", "evaluate"}
 
 
-@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words[1:4]))
-def test_commands_parse(words, monkeypatch):
-    import importlib
-
-    assert words[1] in COMMANDS
-    module = importlib.import_module(f"gendiff.cli.{words[1]}")
-    if not hasattr(module, "build_parser"):
-        assert words[1] in ("doctor", "data")
-        return
-    from gendiff.cli.parsing import parse
-
-    parse(module.build_parser(), words[2:])
+@pytest.mark.parametrize("words", pages.commands("README.md"), ids=lambda words: " ".join(words[1:4]))
+def test_commands_parse(words):
+    pages.check(words)
 
 
 def test_python_example_runs(tmp_path, monkeypatch):
     """The example as printed, but short: fewer steps, and the built-in molecules under the name the example uses."""
-    examples = [block for kind, block in BLOCKS if kind == "python"]
+    examples = [block for kind, block in pages.blocks("README.md") if kind == "python"]
     assert examples
     assert all(len([line for line in block.splitlines() if line.strip()]) <= 10 for block in examples)
     from gendiff.cli import main
@@ -57,6 +36,4 @@ def test_python_example_runs(tmp_path, monkeypatch):
 
 
 def test_files_that_readme_names_exist():
-    root = Path(__file__).parent.parent
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (root / target).exists(), target
+    assert pages.missing("README.md") == []

@@ -16,8 +16,9 @@ from gendiff.data import resolve
 from gendiff.files import UserError, check_target, write_json
 
 
-def build_parser(kind: Kind | None = None) -> ArgumentParser:
-    """Return the parser, with the options of a modality."""
+def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser, with the options of the modality that a command line is about."""
+    kind = _kind(argv)
     p = parser(
         "evaluate", "Measure generated samples; the reference's own numbers, by the same procedure, stand beside them."
     )
@@ -63,7 +64,7 @@ def _kind(argv: Sequence[str]) -> Kind | None:
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate."""
-    args = parse(build_parser(_kind(argv)), argv)
+    args = parse(build_parser(argv), argv)
     sidecar = read_sidecar(args.generated)
     kind: Any = modality_of_file(args.generated, args.modality, sidecar)
     if args.json:

@@ -7,13 +7,14 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.options import Kind, add_options, given, modality_of
+from gendiff.cli.options import add_options, given, modality_of
 from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, words
 from gendiff.modality import find_modality
 
 
-def build_parser(kind: Kind | None = None) -> ArgumentParser:
-    """Return the parser, with the options of a modality."""
+def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser, with the options of the modality that a command line names."""
+    kind = modality_of(argv)
     p = parser(
         "train",
         "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and "
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     kind = modality_of(argv)
     if kind is None and argv and not argv[0].startswith("-"):
         find_modality(argv[0])
-    p = build_parser(kind)
+    p = build_parser(argv)
     args = parse(p, argv)
     if not args.files and not args.resume:
         raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")

@@ -15,10 +15,24 @@ A distance between two finite samples is positive even if both come from one law
 So intervals of distances are the spread of the resampled distances moved to the measured one, and tables show, as
 the reference's own number, the distance between two parts of the reference: what a perfect model would reach.
 
+Distances of feature vectors (Fréchet, kernel, precision and recall, …) have a file of their own,
+:mod:`gendiff.metrics.distances`.
+
 A statistic that has no value (no samples, nothing to divide by) is None, never NaN.
 """
 
-from gendiff.metrics.distances import frechet_distance
+from gendiff.metrics.distances import (
+    compare_kernels,
+    cubic_kernel,
+    density_coverage,
+    frechet_distance,
+    gauss_kernel,
+    kernel_distance,
+    median_distance,
+    neighbours,
+    precision_recall,
+    told_apart,
+)
 from gendiff.metrics.table import Metric, Table
 from gendiff.metrics.values import (
     Floats,
@@ -41,9 +55,18 @@ __all__ = [
     "bootstrap",
     "bootstrap_totals",
     "compare",
+    "compare_kernels",
+    "cubic_kernel",
+    "density_coverage",
     "frechet_distance",
+    "gauss_kernel",
+    "kernel_distance",
+    "median_distance",
+    "neighbours",
+    "precision_recall",
     "ratio",
     "share",
+    "told_apart",
     "total_variation",
     "wasserstein",
     "wasserstein_counts",

@@ -286,10 +286,10 @@ def _quantiles(draws: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _moved(value: float, draws: Floats, n: int, level: float) -> Value | None:
-    """A distance with the spread of its resamples around it, cut at zero; None if it is not a number."""
+def _moved(value: float, draws: Floats, n: int, level: float, lowest: float = 0.0) -> Value | None:
+    """A distance with the spread of its resamples around it, cut at the lowest it can be; None if not a number."""
     draws = draws[np.isfinite(draws)]
     if not math.isfinite(value) or not len(draws):
         return None
     low, high = _quantiles(draws - draws.mean() + value, level)
-    return Value(value, max(0.0, min(low, value)), max(high, value), n)
+    return Value(value, max(lowest, min(low, value)), max(high, value), n)

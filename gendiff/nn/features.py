@@ -7,13 +7,17 @@ is downloaded.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class RasterNetwork(nn.Module):
-    """A convolutional classifier: four times convolution, normalisation, ReLU and halving, then a layer of features.
+    """A convolutional classifier: four convolutions that each halve the picture, then a layer of features.
+
+    The first convolution strides, the others are followed by maxima over 2 × 2; then come batch normalisation and ReLU.
 
     Arguments:
         classes: Number of classes.
@@ -28,12 +32,14 @@ class RasterNetwork(nn.Module):
         if size % 16:
             raise ValueError(f"size must be a multiple of 16, got {size}")
         self.classes, self.size, self.width, self.features, self.channels = classes, size, width, features, channels
-        widths = [channels, width // 8, width // 4, width // 2, width]
-        layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-            layers += [nn.MaxPool2d(2)]
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (size // 16) ** 2, features), nn.ReLU())
+        widths = [width // 8, width // 4, width // 2, width]
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0])]
+        for before, after in pairwise(widths):
+            convolve = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers += [nn.ReLU(), convolve, nn.MaxPool2d(2), nn.BatchNorm2d(after)]
+        self.body = nn.Sequential(
+            *layers, nn.ReLU(), nn.Flatten(), nn.Linear(width * (size // 16) ** 2, features), nn.ReLU()
+        )
         self.decide = nn.Linear(features, classes)
 
     def describe(self, pictures: Tensor) -> Tensor:

@@ -352,10 +352,13 @@ def test_a_gif_draws_the_strokes_in_order(tmp_path):
     assert sum(durations) / 1000 == pytest.approx(2 + HOLD, abs=0.15)
     grid = sheet(1, None, 96)
     left, right = np.s_[:, : grid.size[0] // 2], np.s_[:, grid.size[0] // 2 :]
-    done = [[ink(frame[half]).sum() for half in (left, right)] for frame in frames]
-    assert all(b[0] > 0.95 * a[0] and b[1] > 0.95 * a[1] for a, b in pairwise(done))  # nothing goes away but the tip
-    assert all(b == 0 or a > 0.95 * done[-1][0] for a, b in done)  # the right one begins when the left one is there
-    assert any(0 < b < 0.5 * done[-1][1] for _, b in done)
+    dark = [[int((frame[half].max(-1) < 128).sum()) for half in (left, right)] for frame in frames]  # the tip is red
+    assert all(b > a - 15 for before, after in pairwise(dark) for a, b in zip(before, after, strict=True))
+    begun = [bool((frame[right] < 255).any()) for frame in frames]
+    assert [a for (a, _), also in zip(dark, begun, strict=True) if also] == [dark[-1][0]] * sum(begun)
+    waited = sum(duration for duration, also in zip(durations, begun, strict=True) if not also) / 1000
+    assert waited == pytest.approx(2 * 11.5 / 21.5, abs=0.09)  # a stroke and a pause, of two strokes and a pause
+    assert any(0 < b < 0.5 * dark[-1][1] for _, b in dark)
     page = np.full((108, 108, 3), 255)
     page[GAP:-GAP, GAP:-GAP] = np.asarray(cell(scene(one), 96))
     assert np.abs(frames[-1] - page).max() <= 255 / 8  # the nearest of eight shades

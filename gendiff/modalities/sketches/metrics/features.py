@@ -152,7 +152,8 @@ class Features:
 
     def stroke_statistics(self, a: SketchArrays, b: SketchArrays) -> dict[str, float | None]:
         """Return how far the strokes of set a are from those of the real set b, in standard deviations of b's."""
-        return stroke_distances(a, b)
+        found = stroke_distances(a, b, n_resamples=2)
+        return {name: value and value.value for name, value in found.items()}
 
     def digest(self) -> str:
         """Return a hash of the weights, which says whether two tables were measured in one space."""

@@ -21,7 +21,7 @@ def fit_raster(network: RasterNetwork, pictures: Tensor, labels: Tensor, steps: 
     """Train a network to tell the labels (M,) of pictures (M, H, W), uint8."""
 
     def loss(index: NDArray[np.int64]) -> Tensor:
-        return F.cross_entropy(network(pictures[index, None] / 255), labels[index])
+        return F.cross_entropy(network(pictures[index, None] / 255), labels[index], label_smoothing=0.1)
 
     _descend(network, loss, _batches(np.zeros(len(labels)), rng), steps)
 
@@ -39,7 +39,7 @@ def fit_sequence(
     _descend(network, loss, _batches(size, rng), steps)
 
 
-def _batches(size: NDArray, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _batches(size: NDArray[np.generic], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Yield batches without end: every sample once, those of like sizes together (among eight batches), and again."""
     while True:
         order = rng.permutation(len(size))

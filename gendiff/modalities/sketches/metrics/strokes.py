@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from gendiff.metrics import Floats, wasserstein
+from gendiff.metrics import Floats, Value, bootstrap_totals, wasserstein_counts
 from gendiff.modalities.sketches.raster import normalise
 from gendiff.modalities.sketches.records import SketchArrays
 
@@ -53,14 +54,57 @@ def stroke_values(arrays: SketchArrays) -> dict[str, tuple[Floats, NDArray[np.in
     return values
 
 
-def stroke_distances(generated: SketchArrays, reference: SketchArrays) -> dict[str, float | None]:
+def stroke_distances(
+    generated: SketchArrays, reference: SketchArrays, *, n_resamples: int = 200, seed: int = 0
+) -> dict[str, Value | None]:
     """Return Wasserstein-1 distances of the statistics over the reference's standard deviations, by name.
 
-    None where one of the sets has no such number, or the reference has but one.
+    Numbers are rounded to the nearest of 1,001 quantiles of both sets. Intervals come from resampling sketches.
+
+    Arguments:
+        generated: Sketches.
+        reference: Real sketches.
+        n_resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        The distances; None where a set has no such number, or the reference's are all equal.
     """
     new, old = stroke_values(generated), stroke_values(reference)
-    return {name: _distance(new[name][0], old[name][0]) for name in old if name in new}
+    found: dict[str, Value | None] = {}
+    for name in old:
+        (a, in_a), (b, in_b) = new.get(name, (np.zeros(0), np.zeros(0, np.int64))), old[name]
+        if not len(a) or not len(b) or b.std() == 0:
+            found[name] = None
+            continue
+        support = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, 1001)))
+        counts = [
+            sparse.csr_array((np.ones(len(x)), (which, _nearest(x, support))), (len(one), len(support)))
+            for x, which, one in ((a, in_a, generated), (b, in_b, reference))
+        ]
+        unit = b.std()
+        (found[name],) = bootstrap_totals(
+            lambda p, q, s=support, u=unit: wasserstein_counts(p, q, s)[:, None] / u,
+            *counts,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+    return found
 
 
-def _distance(a: Floats, b: Floats) -> float | None:
-    return wasserstein(a, b) / b.std() if len(a) and len(b) and b.std() > 0 else None
+def stroke_vectors(arrays: SketchArrays) -> Floats:
+    """Return one vector of statistics for each sketch, (M, 7 or fewer): the mean of each, 0 where there is none.
+
+    Of the angles it is the mean size.
+    """
+    columns = []
+    for name, (value, which) in stroke_values(arrays).items():
+        value = np.abs(value) if name == "turning" else value
+        count = np.bincount(which, minlength=len(arrays))
+        columns.append(np.bincount(which, value, len(arrays)) / np.maximum(count, 1))
+    return np.stack(columns, 1)
+
+
+def _nearest(x: Floats, support: Floats) -> NDArray[np.int64]:
+    """Which number of an ascending support is nearest to each x."""
+    return np.searchsorted((support[1:] + support[:-1]) / 2, x)
