@@ -14,9 +14,10 @@ chain (all by the raster Fréchet distance with the first seed), sequences flipp
 than packing them, and the averages of gendiff's recipe in place of its own.
 
 The recipe of gendiff is what its adapter gives, with networks made to have as many parameters. All are trained on the
-same sketches, simplified alike, without classes, and compared with sketches that nobody was trained on. Feature
-networks are trained on the training part. Each run keeps its weights and numbers in --out, and a run that was killed
-goes on with the same command. Speed is measured in the end, by turns, so that a busy machine slows all alike.
+same sketches, simplified alike, without classes (with --classes gendiff's networks know and are asked for them), and
+compared with sketches that nobody was trained on. Feature networks are trained on the training part. Each run keeps its
+weights and numbers in --out, and a run that was killed goes on with the same command. Speed is measured in the end, by
+turns, so that a busy machine slows all alike.
 
 The data of the published numbers is `mnist_strokes.npz`: MNIST digits as pen strokes by Edwin de Jong (CC BY-SA 3.0,
 github.com/edwin-de-jong/mnist-digits-stroke-sequence-data), the training part in its order, as arrays `points` (dx, dy,
@@ -46,7 +47,7 @@ from gendiff.config import build, describe
 from gendiff.data import Ragged, batch_stream
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, atomic_write, read_json, sha256, write_json
-from gendiff.modalities.sketches.geometry import simplify
+from gendiff.modalities.sketches.geometry import boxed, simplify
 from gendiff.modalities.sketches.metrics import Features
 from gendiff.modalities.sketches.modality import Sketches
 from gendiff.modalities.sketches.networks import NETWORKS
@@ -251,7 +252,8 @@ class Job:
                 group["lr"] = self.rate * (0.9995**epoch if self.baseline else warm * fall)
             batch = data.batch(next(stream)).to(self.options.device)
             random = Random(self.seed * 1_000_003 + k, batch.index, batch.index.device)
-            losses, _ = objective(self.denoiser, batch.state, batch.mask, batch.condition or None, random)
+            state = self.adapter.augmented(batch.state, batch.mask, Random(~random.seed, batch.index))
+            losses, _ = objective(self.denoiser, state, batch.mask, batch.condition or None, random)
             losses.mean().backward()
             nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.clip)
             optimizer.step()
@@ -292,15 +294,11 @@ class Job:
             facts |= {"space": space, "judged": {}}
             for way, sampler in self.samplers():
                 drawn = SketchArrays.from_sketches(self.draw(self.options.samples, sampler, self.seed))
-                facts["judged"][way] = {
-                    "raster": features.raster_frechet(drawn, reference),
-                    "sequence": features.sequence_frechet(drawn, reference),
-                    "strokes": features.stroke_statistics(drawn, reference),
-                }
+                facts["judged"][way] = judge(drawn, reference, features)
             write_json(self.facts, facts)
-        best = min(facts["judged"].items(), key=lambda item: item[1]["raster"]) if self.baseline else None
-        facts["own"] = best[0] if best else next(iter(facts["judged"]))
-        own = facts["judged"][facts["own"]]
+        judged = facts["judged"]
+        facts["own"] = min(judged, key=lambda way: judged[way]["raster"]) if self.baseline else next(iter(judged))
+        own = judged[facts["own"]]
         print(f"{self.name}, seed {self.seed}: raster {own['raster']:.2f}, sequence {own['sequence']:.2f}", flush=True)
         return facts
 
@@ -324,9 +322,20 @@ class Job:
         return self._now() - begin
 
 
+def judge(drawn: SketchArrays, reference: SketchArrays, features: Features) -> dict[str, Any]:
+    """Return how far a set is from the reference, and how often it is what was asked for."""
+    accuracy = features.accuracy(drawn) if features.words and (drawn.words != "").any() else None
+    return {
+        "raster": features.raster_frechet(drawn, reference),
+        "sequence": features.sequence_frechet(drawn, reference),
+        "strokes": features.stroke_statistics(drawn, reference),
+        "accuracy": None if accuracy is None else accuracy.value,
+    }
+
+
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """What numbers that are compared must share."""
-    names = ("digest", "simplify", "steps", "batch", "samples", "device")
+    names = ("digest", "simplify", "steps", "batch", "samples", "classes", "device")
     return {name: getattr(options, name) for name in names}
 
 
@@ -349,9 +358,9 @@ def spread(values: list[float], digits: int = 2) -> str:
     return text if len(values) < 2 else f"{text} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def plain(values: list[float | None]) -> str:
+def plain(values: list[Any], scale: float = 1.0) -> str:
     """Mean, or a dash where one is missing."""
-    return "-" if None in values else f"{np.mean(values):.3f}"  # type: ignore[arg-type]
+    return "-" if None in values else f"{scale * np.mean(values):.3f}"
 
 
 def mean(found: list[dict[str, Any]], key: str, way: str | None = None) -> float:
@@ -387,6 +396,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--rates", nargs="+", default=["5e-4", "1e-3", "2e-3", "4e-3"],
         help="learning rates of which chirodiff gets the best (5e-4 1e-3 2e-3 4e-3)",
     )  # fmt: skip
+    parser.add_argument("--classes", action="store_true", help="teach gendiff's networks the classes and ask for them")
     parser.add_argument("--simplify", type=float, default=8.0, help="tolerance of the simplification (8; a box is 255)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
@@ -407,23 +417,19 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     records, _ = Sketches.read([options.data])
     if len(records) < 2 * options.samples:
         raise UserError(f"{options.data}: {len(records)} sketches are too few to hold out {options.samples}")
-    ready = simplify(records, options.simplify)
+    ready = simplify(boxed(records) if Sketches.fit(records).boxed else records, options.simplify)
     ready = ready.select(ready.num_points > 1)
     named, reference = ready.select(np.arange(len(ready) - options.samples)), ready.select(
         np.arange(len(ready) - options.samples, len(ready))
     )  # fmt: skip
-    training = SketchArrays(named.num_points, named.points, named.pen)
+    nameless = SketchArrays(named.num_points, named.points, named.pen)
     print(f"{machine(options.device)}; {options.threads} thread(s); torch {torch.__version__}; float32")
-    print(f"{options.data.name}, sha256 {options.digest}: {len(training):,} sketches to train, {len(reference):,} held")
+    print(f"{options.data.name}, sha256 {options.digest}: {len(named):,} sketches to train, {len(reference):,} held")
     print(f"out, simplified by {options.simplify:g} of 255: {ready.num_points.mean():.1f} points on average")
     print(f"{options.steps:,} steps of {options.batch}, seeds {options.seeds}, {options.samples:,} sketches drawn each")
     features = Features.fit(named, seed=0)
-    real = training.select(np.random.default_rng(0).choice(len(training), options.samples, replace=False))
-    floor = {
-        "raster": features.raster_frechet(real, reference),
-        "sequence": features.sequence_frechet(real, reference),
-        "strokes": features.stroke_statistics(real, reference),
-    }
+    real = named.select(np.random.default_rng(0).choice(len(named), options.samples, replace=False))
+    floor = judge(real, reference, features)
     print(f"feature networks {features.digest()}; held-out accuracy {features.held_out}\n", flush=True)
 
     found: dict[str, list[dict[str, Any]]] = {}
@@ -434,9 +440,10 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
             tried = [f"chirodiff {kind} {rate}" for kind in ("offset", "absolute") for rate in options.rates]
             judged = {}
             for one in tried:
-                facts = Job(one, options.seeds[0], training, options).result(training, reference, features)
+                facts = Job(one, options.seeds[0], nameless, options).result(nameless, reference, features)
                 judged[one] = facts["judged"][facts["own"]]["raster"]
             full = min(judged, key=judged.__getitem__)
+        training = named if options.classes and name != "chirodiff" else nameless
         every = [Job(full, seed, training, options) for seed in options.seeds]
         found[full] = [job.result(training, reference, features) for job in every]
         for facts in found[full]:
@@ -444,14 +451,17 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
         jobs[full] = every[0], [found[full][0]["own"], *(f"{k} steps" for k in FEW if name == "default")]
     rates = speeds(jobs)
 
-    row = "{:<28} {:>11} {:>8} {:>10} {:>22} {:>22} {:>10}".format
-    print("\n" + row("", "parameters", "ms/step", "sampler", "raster Fréchet", "sequence Fréchet", "sketches/s"))
-    print(row("real, not drawn", "", "", "", f"{floor['raster']:.2f}", f"{floor['sequence']:.2f}", ""))
+    row = "{:<28} {:>11} {:>8} {:>10} {:>22} {:>22} {:>10} {:>10}".format
+    heads = ("parameters", "ms/step", "sampler", "raster Fréchet", "sequence Fréchet", "class %", "sketches/s")
+    print("\n" + row("", *heads))
+    values = [f"{floor['raster']:.2f}", f"{floor['sequence']:.2f}", plain([floor["accuracy"]], 100)]
+    print(row("real, not drawn", "", "", "", *values, ""))
     for name, each in found.items():
         for way in jobs[name][1]:
             values = {key: spread([facts["judged"][way][key] for facts in each]) for key in ("raster", "sequence")}
             shown = [f"{each[0]['parameters']:,}", f"{np.mean([facts['ms a step'] for facts in each]):.1f}"]
-            print(row(name, *shown, way, values["raster"], values["sequence"], f"{rates[name, way]:.1f}"))
+            right = plain([facts["judged"][way]["accuracy"] for facts in each], 100)
+            print(row(name, *shown, way, values["raster"], values["sequence"], right, f"{rates[name, way]:.1f}"))
     print("\nWasserstein distances of strokes, in standard deviations of the real ones")
     names = list(floor["strokes"])
     row = ("{:<28}" + " {:>13}" * len(names)).format

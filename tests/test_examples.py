@@ -37,7 +37,7 @@ def test_the_example_of_properties_runs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words", "made"),
     [
-        ("trajectories", ["--count", "40"], ["jerk", "ratio of the spectra"], ["trajectories.png", "new.npz"]),
+        ("trajectories", ["--count", "40"], ["jerk", "of the spectra"], ["trajectories.png", "new.npz"]),
         ("own_drawings", ["--count", "12"], ["40 new drawings", "in all 8: True"], ["new.svg", "completed.svg"]),
     ],
 )

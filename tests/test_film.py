@@ -10,7 +10,8 @@ from rdkit import Chem
 import examples
 from gendiff import DDIM, Ancestral, UserError
 from gendiff.model import Model
-from gendiff.model.film import film, stages
+from gendiff.model.film import _Recorder, film, stages
+from gendiff.ops import Random
 from gendiff.sample import Sampler
 from gendiff.sample.plan import Table
 
@@ -106,6 +107,16 @@ def test_states_are_kept_as_they_were(model):
         same([x / 2 for x in frame], later)
 
 
+class Zero:
+    """A hook that leaves nothing."""
+
+    def after(self, x, step, process, mask, random):
+        return {name: 0 * value for name, value in x.items()}
+
+    def finish(self, x, process, mask):
+        return x
+
+
 class Halved(DDIM):
     """A sampler with a hook of its own, which acts before the film looks."""
 
@@ -124,6 +135,10 @@ def test_a_film_shows_what_hooks_leave(model):
     same(halved[0], free[0])
     same(halved[1], [x / 2 for x in free[1]])
     same(halved[2], model.draw(4, sampler=Halved(2)).records)
+    mask, random = torch.ones(2, 3, dtype=torch.bool), Random(0, 2)
+    recorder = _Recorder(DDIM(2), 3, model.modality.decode)
+    recorder(model.denoiser, {"position": torch.ones(2, 3, 2)}, mask, None, random, hooks=(Zero(),))
+    assert [float(recorder.records[1][k].abs().max()) for k in (0, 1)] == [1.5, 0]
 
 
 def test_a_film_of_molecules_with_guidance_by_name():

@@ -3,14 +3,15 @@
     python examples/sketches/own_drawings.py mine/*.svg --out own
     python examples/sketches/own_drawings.py --out own
 
-Without files it first draws 1,000 kites as a program would save them, one SVG each: a frame, its cross, a tail. Paths of
-any kind are read and flattened; one `<path>` is one stroke, in the order of the file. `--out` gets the run, a sheet of
-new drawings, and eight ways to go on from the first stroke of the first drawing, which stays as it is.
+Without files it first draws 1,000 kites as a program would save them, one SVG each: a frame, its cross, a tail. Paths
+of any kind are read and flattened; one `<path>` is one stroke, in the order of the file. `--out` gets the run, a sheet
+of new drawings, and eight ways to go on from the first stroke of the first drawing, which stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def kite(rng: np.random.Generator) -> str:
     paths += [f"M{text(left)} L{text(right)}"]
     ends = np.cumsum([bottom, *rng.normal((0, 22), 5, (rng.integers(2, 4), 2))], 0)
     curves = []
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in pairwise(ends):
         swing = rng.choice([-1, 1]) * rng.uniform(10, 25)
         curves.append(f"C{text(a * 0.7 + b * 0.3 + [swing, 0])} {text(a * 0.3 + b * 0.7 - [swing, 0])} {text(b)}")
     paths.append(f"M{text(bottom)} " + " ".join(curves))

@@ -61,7 +61,7 @@ def add_options(command: ArgumentParser, kind: Kind | None, *of: str) -> None:
         elif option.choices:
             command.add_argument(flag, choices=option.choices, default=option.default, help=text)
         else:
-            value: Any = option.kind if option.default is not None else option.kind | None  # type: ignore[operator]
+            value: Any = option.kind if option.default is not None else option.kind | None
             command.add_argument(flag, type=value, default=option.default, help=text)
 
 

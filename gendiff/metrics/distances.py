@@ -242,7 +242,7 @@ def told_apart(a: ArrayLike, b: ArrayLike, *, folds: int = 5, seed: int = 0) -> 
 def _root(x: Floats) -> Floats:
     """A matrix R of at most F rows whose square RᵀR is the covariance of x."""
     x = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
+    return np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x
 
 
 def _squares(x: Floats, y: Floats) -> Floats:

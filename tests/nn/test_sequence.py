@@ -159,7 +159,6 @@ def test_it_learns_what_its_neighbours_are_also_in_longer_sequences(kind):
         optimizer.step()
     assert first > 1.5
 
-    print(kind, error(torch.full((64,), 12)).item(), error(torch.full((64,), 24)).item())
     assert error(torch.full((64,), 12)) < 0.15
     assert error(torch.full((64,), 24)) < 0.3
 

@@ -74,7 +74,7 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
         say(line)
     write_json(out / "metrics.json", table.to_json())
     total = time.monotonic() - begin
-    (real, _), (recognised, _) = table["accuracy"].texts()
+    (real, _), (recognised, _) = table["recognised"].texts()
     commands = [
         f"gendiff train sketches {examples} --out {out}/mine --preset tiny --previews 0 --steps {steps} --seed {seed}",
         f"gendiff sample {out}/mine -n {number} --class {','.join(asked['class'])} -o {out}/mine.ndjson --seed {seed}",

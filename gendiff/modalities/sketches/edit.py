@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,11 +85,11 @@ def parts(
     if side is not None and not 0 < side < math.inf:
         raise UserError(f"--side must be a positive number, got {side:g}")
     if task == "trace":
-        return [Drawing.trace(adapter, arrays[0], side)]
+        return [replace(Drawing.trace(adapter, arrays[0], side), task=task)]
     if reason := adapter.unknown(arrays)[0]:
         raise UserError(f"the input {reason}")
     if task == "complete":
-        found: list[Part] = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side)]
+        found = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side)]
     else:
         found = [Drawing.whole(adapter, sketch, side) for sketch in arrays]
     longest = adapter.sizes.high
@@ -100,7 +100,7 @@ def parts(
                 + (", the rest included; keep fewer strokes" if task == "complete" else "; simplify it")
                 + ", or train on longer ones"
             )
-    return found
+    return [replace(part, task=task) for part in found]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class Drawing(Part):
         condition: Its class, if the model knows it, or the cloud that it is.
         order: See :class:`gendiff.modality.Part`.
         note: What to say of its scale, or "".
+        task: The task, which is noted on what comes of it.
     """
 
     sketch: Sketch
@@ -126,6 +127,7 @@ class Drawing(Part):
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     order: Tensor | None = None
     note: str = ""
+    task: str = ""
 
     @classmethod
     def whole(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
@@ -175,12 +177,15 @@ class Drawing(Part):
         rest = torch.ones(many, dtype=torch.bool).index_fill_(0, partners, False).nonzero()[:, 0]
         late = (torch.arange(len(rest)) * (math.sqrt(5) - 1) / 2 % 1).argsort()
         order = torch.cat([partners, rest[late.argsort()]])
-        return tuple(_ordered(part, order if len(part) == many else torch.arange(few)) for part in (self, other))  # type: ignore[return-value]
+        first, second = (
+            replace(part, order=order if len(part) == many else torch.arange(few)) for part in (self, other)
+        )
+        return first, second
 
     def place(self, records: list[Any], **facts: Any) -> None:
         """Move drawings to where the input stands, at its scale; strokes that stay are the input's own numbers.
 
-        The points that stay are noted as `kept`, a number, and first.
+        The task is noted as `edit`, and the number of points that stay, the first ones, as `kept`.
         """
         seen, stay = len(self), len(self.sketch)
         for record in records:
@@ -196,17 +201,13 @@ class Drawing(Part):
                 points = points + box(self.sketch.points)[0]
             record.points = points
             record.word = record.word or self.sketch.word
-            record.facts.update(facts)
+            record.facts.update(facts, edit=self.task)
 
     def remark(self, records: list[Any]) -> str:
         """Return how the input was taken: its scale, and its class."""
         asked = "class" in self.condition and all(record.word == self.sketch.word for record in records)
         word = f"class {self.sketch.word} as the input has it; --class asks for another" if asked else ""
         return "; ".join(filter(None, [self.note, word]))
-
-
-def _ordered(part: Drawing, order: Tensor) -> Drawing:
-    return Drawing(part.sketch, part.state, part.unit, condition=part.condition, order=order, note=part.note)
 
 
 def _strokes(sketch: Sketch, keep: Sequence[int] | None) -> Sketch:

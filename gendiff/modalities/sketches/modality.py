@@ -33,6 +33,11 @@ from gendiff.space import Euclidean
 SPREAD = 4.0
 """Sketches of which the 95th percentile of the sizes is so many times the 5th are scaled one by one."""
 
+SIMPLIFY = (
+    "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (QuickDraw: 2)"
+)
+RESAMPLE = "points evenly along strokes, at this spacing where the larger side of a sketch is 255"
+
 POINTS = 64
 """Points of the condition "points"."""
 
@@ -66,19 +71,15 @@ class Sketches(Modality):
     extensions = (".ndjson", ".ndjson.gz", ".npz", ".svg", ".csv", ".png", ".gif")
     tasks = edit.TASKS
     options = (
-        Option("split", "read", None, "use only this part of sketch-rnn .npz files", ("train", "valid", "test")),
+        Option("no_pen", "read", False, "the files hold sequences without a pen", kind=bool),
+        Option("split", "read", None, "use only this part of sketch-rnn .npz files", ("train", "valid", "test", "all")),
         Option("pen", "fit", "auto", "how the pen is modelled: logits, gaussian or categorical", ("auto", *PENS)),
         Option("representation", "fit", "offset", "what a point is: offset, absolute or both", REPRESENTATIONS),
-        Option(
-            "simplify",
-            "fit",
-            None,
-            "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (2 is"
-            " QuickDraw's)",
-            kind=float,
-        ),
-        Option("resample", "fit", None, "points evenly along strokes, at this spacing in the same unit", kind=float),
+        Option("simplify", "fit", None, SIMPLIFY, kind=float),
+        Option("resample", "fit", None, RESAMPLE, kind=float),
         Option("augment", "fit", 0.0, "random scale of each axis in training: 0.15 for 0.85 to 1.15", kind=float),
+        Option("simplify", "evaluate", None, f"of the reference (default: as the model): {SIMPLIFY}", kind=float),
+        Option("resample", "evaluate", None, f"of the reference (default: as the model): {RESAMPLE}", kind=float),
     )
 
     def __init__(
@@ -117,11 +118,14 @@ class Sketches(Modality):
         self.simplify, self.resample, self.augment = simplify, resample, augment
 
     @classmethod
-    def read(cls, paths: Sequence[str | Path], on_error: str = "stop", **options: Any) -> tuple[SketchArrays, Any]:
+    def read(
+        cls, paths: Sequence[str | Path], on_error: str = "stop", no_pen: bool = False, **options: Any
+    ) -> tuple[SketchArrays, Any]:
         """Read files of sketches; formats and options as `gendiff.modalities.sketches.read.read_sketches`."""
         from gendiff.modalities.sketches.read import read_sketches
 
-        return read_sketches([Path(path) for path in paths], on_error=on_error, **options)
+        pen: Any = "none" if no_pen else "auto"
+        return read_sketches([Path(path) for path in paths], on_error, pen=pen, **options)  # type: ignore[arg-type]
 
     @classmethod
     def fit(
@@ -393,7 +397,7 @@ class Sketches(Modality):
     def draw(self, records: list[Sketch], path: str | Path, **options: Any) -> None:  # noqa: D102
         from gendiff.modalities.sketches import draw
 
-        sheet = draw.sheet_svg if ending(path) == ".svg" else draw.sheet_png
+        sheet: Any = draw.sheet_svg if ending(path) == ".svg" else draw.sheet_png
         sheet(records, Path(path), **options)
 
     films = (".gif", ".svg", ".png")
@@ -402,7 +406,8 @@ class Sketches(Modality):
         """Draw how sketches come out of noise: moving as .gif or .svg, side by side as .png."""
         from gendiff.modalities.sketches import draw
 
-        {".gif": draw.film_gif, ".svg": draw.film_svg, ".png": draw.film_strip_png}[ending(path)](frames, Path(path))
+        films: dict[str, Any] = {".gif": draw.film_gif, ".svg": draw.film_svg, ".png": draw.film_strip_png}
+        films[ending(path)](frames, Path(path))
 
     def picture(self, record: Sketch) -> tuple[str, str, str]:  # noqa: D102
         from gendiff.modalities.sketches.draw import svg

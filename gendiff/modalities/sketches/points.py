@@ -117,6 +117,8 @@ def read_ink(path: str | Path) -> NDArray[np.float64]:
                 grey = np.asarray(Image.alpha_composite(paper, picture.convert("RGBA")).convert("L"), np.float64)
     except UserError:
         raise
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: has far more pixels than the limit of {MAX_PIXELS:,}; make it smaller") from None
     except Exception as error:  # each decoder raises kinds of its own on damaged bytes
         raise UserError(f"{path}: is not a readable PNG or JPEG picture ({type(error).__name__})") from None
     contrast = np.abs(grey - np.median(grey))

@@ -72,7 +72,7 @@ class SketchArrays:
     num_points: NDArray[np.int64]
     points: NDArray[np.float64]
     pen: NDArray[np.bool_] | None = None
-    words: NDArray[np.str_] | None = None
+    words: NDArray[np.str_] = None  # type: ignore[assignment]  # made of "" below
     times: NDArray[np.float64] | None = None
     facts: Sequence[Mapping[str, Any]] | None = None
 
@@ -169,7 +169,7 @@ class SketchArrays:
             None if self.pen is None else self.pen[rows],
             self.words[index],
             None if self.times is None else self.times[rows],
-            None if self.facts is None else [self.facts[i] for i in index],
+            None if self.facts is None else [self.facts[i] for i in index.tolist()],
         )
 
     def select_points(self, keep: NDArray[np.bool_]) -> SketchArrays:

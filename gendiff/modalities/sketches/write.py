@@ -9,7 +9,8 @@ r"""Write sketches as QuickDraw NDJSON, NPZ, CSV, SVG, PNG or GIF, whole or not 
 
 Reading NDJSON, NPZ or CSV gives the same numbers again. A sketch that a model drew (its facts name a `seed`) without
 times becomes, in NDJSON, what QuickDraw's tools expect of a simplified drawing: its top left corner at 0, its larger
-side 255, whole numbers. Every other one keeps its coordinates.
+side 255, whole numbers. Every other one keeps its coordinates; one made from a given drawing (`edit`) stands at that
+one's place.
 
 An archive (.npz) holds `points` (P, D + 1), stroke-3 of all sketches one after another: the offset from the last point,
 of the first one from the origin, and 1 on the last point of a stroke; `offsets` (M + 1,), where each sketch begins;
@@ -109,7 +110,7 @@ def _text(path: Path) -> Iterator[IO[str]]:
 def ndjson_line(sketch: Sketch) -> str:
     """A line of QuickDraw's NDJSON."""
     points = sketch.points
-    if "seed" in sketch.facts and sketch.times is None:
+    if "seed" in sketch.facts and "edit" not in sketch.facts and sketch.times is None:
         points = simplified(points)
     columns = [_plain(column) for column in (*points.T, *([] if sketch.times is None else [sketch.times]))]
     cuts = [0, *(np.flatnonzero(sketch.pen) + 1).tolist()]

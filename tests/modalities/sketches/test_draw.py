@@ -324,6 +324,8 @@ def test_the_pen_is_where_a_constant_speed_brings_it():
             gone -= part + pause
         assert length([line.until(time) for line in lines if len(line.until(time))]) == pytest.approx(wanted, abs=1e-9)
     np.testing.assert_array_equal(lines[0].until(5.5 / total)[-1], [4, 1.5])
+    assert [line.until(0)[-1:].tolist() for line in lines] == [[[0, 0]], [], [], []]
+    assert [len(line.until(1)) for line in lines] == [3, 2, 1, 2]
     assert [len(line.until(8.4 / total)) for line in lines] == [3, 0, 0, 0]
     assert [len(line.until(8.6 / total)) for line in lines] == [3, 2, 0, 0]
 
@@ -415,8 +417,22 @@ def test_states_are_drawn_where_the_last_one_stands():
         assert path.get("d").count("M") == len(state.strokes)
 
 
+def test_pixels_of_a_state_stand_beside_those_of_the_last_one(tmp_path):
+    """Six tenths of a cell of 50 are ten units of the square: two units to the right are six pixels."""
+    moved = Sketch(SQUARE.points + np.array([2, 0]), SQUARE.pen)
+    draw.film_strip_png([[moved], [SQUARE]], tmp_path / "a.png", size=50, scale=1)
+    page = pixels(tmp_path / "a.png")
+    before, after = (page[6:56, left : left + 50] for left in (6, 62))
+    np.testing.assert_array_equal(before, np.roll(after, 6, 1))
+    rows, columns = np.nonzero((after < 128).any(-1))
+    assert abs(np.array([rows.min(), columns.min(), 49 - rows.max(), 49 - columns.max()]) - 10).max() <= 1
+
+
 def test_noise_stays_in_its_cell(tmp_path):
     frames = [[row[0], sketch([[0, 0]])] for row in condensing()]
+    assert [text.text for text in elements(draw.film_svg(frames), "text")] == ["a"]
+    for row in frames:
+        row[0].word = ""
     draw.film_gif(frames, tmp_path / "a.gif", columns=2, size=60)
     pages, durations, _ = gif(tmp_path / "a.gif")
     assert len(pages) == 5

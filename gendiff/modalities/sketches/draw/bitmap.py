@@ -86,10 +86,8 @@ def blank(grid: Sheet, captions: Sequence[str] = (), scale: int = 1) -> Image.Im
     return page
 
 
-def cell(
-    picture: Scene, side: int, box: Box | None = None, margin: float = MARGIN, time: float = END, tip: bool = False
-) -> Image.Image:
-    """Return a square picture of what the pen has drawn.
+def cell(picture: Scene, side: int, box: Box | None = None, margin: float = MARGIN, time: float = END) -> Image.Image:
+    """Return a square picture of what the pen has drawn; while it draws, a red dot shows where it is.
 
     Arguments:
         picture: Lines.
@@ -97,7 +95,6 @@ def cell(
         box: What fills the picture up to the margin; what is outside the picture is cut off (its own box).
         margin: White around the box, in sides.
         time: When, in [0, 1]; by default the end.
-        tip: Show where the pen is.
     """
     from PIL import Image, ImageDraw
 
@@ -117,7 +114,7 @@ def cell(
             pen.line(flat, line.color, width)
         for x, y in zip(flat[::2], flat[1::2], strict=True):  # round ends and joins
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), line.color)
-        if tip and flat and line.times[0] < time < line.times[-1]:
+        if flat and line.times[0] < time < line.times[-1]:
             tips.append(flat[-2:])
     for x, y in tips:
         pen.ellipse((x - 2 * radius, y - 2 * radius, x + 2 * radius, y + 2 * radius), TIP)

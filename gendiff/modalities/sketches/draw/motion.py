@@ -69,9 +69,7 @@ def pen_gif(
     page = blank(grid, captions)
     count = max(2, round(seconds * RATE))
     times = [*(k / count for k in range(1, count)), END]
-    frames = (
-        _sheet(page, grid, [cell(picture, grid.side, time=time, tip=True) for picture in pictures]) for time in times
-    )
+    frames = (_sheet(page, grid, [cell(picture, grid.side, time=time) for picture in pictures]) for time in times)
     colors = {line.color for picture in pictures for line in picture.lines}
     _save_gif(frames, path, [seconds / count] * (count - 1) + [HOLD], colors)
 
@@ -111,7 +109,7 @@ def pen_svg(
 def film_gif(
     frames: Frames, path: str | Path, columns: int | None = None, size: int | None = None, seconds: float = 3.0
 ) -> None:
-    """Write a GIF of the reverse process.
+    """Write a GIF of the reverse process, with the words of the last state below its cells.
 
     Arguments:
         frames: The samples at each time, from noise to data; :func:`gendiff.model.film.film` gives them.
@@ -125,9 +123,9 @@ def film_gif(
             outside 0.1 to 60.
         UserError: if the file cannot be written.
     """
-    states = _states(frames, seconds)
-    grid = scenes.sheet(len(states[0]), columns, size, wide=WIDE)
-    page = blank(grid)
+    states, words = _states(frames, seconds), [sketch.word for sketch in frames[-1]]
+    grid = scenes.sheet(len(words), columns, size, words, WIDE)
+    page = blank(grid, words)
     pages = (_sheet(page, grid, _cells(row, states[-1], grid.side)) for row in states)
     colors = {line.color for row in states for picture in row for line in picture.lines}
     _save_gif(pages, path, [seconds / len(states)] * (len(states) - 1) + [HOLD], colors)
@@ -144,8 +142,8 @@ def film_svg(
 
     What cannot play it shows the finished drawings. Arguments and errors as :func:`film_gif`.
     """
-    states = _states(frames, seconds)
-    grid = scenes.sheet(len(states[0]), columns, size, wide=WIDE)
+    states, words = _states(frames, seconds), [sketch.word for sketch in frames[-1]]
+    grid = scenes.sheet(len(words), columns, size, words, WIDE)
     total = seconds + HOLD
     parts = []
     for i, row in enumerate(states):
@@ -159,6 +157,7 @@ def film_svg(
         hidden = ' visibility="hidden"' if i + 1 < len(states) else ""
         cells = [_film_cell(row[k], states[-1][k], grid.side, *grid.corner(k)) for k in range(grid.cells)]
         parts.append(f"<g{hidden}>{animate}{''.join(cells)}</g>")
+    parts += [vector.caption_text(grid, k, word) for k, word in enumerate(words)]
     return vector.write(_film_page(parts, grid, "the reverse process"), path)
 
 

@@ -3,7 +3,8 @@ r"""Feature spaces of sketches, learnt from real ones: one of pictures, one of s
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ MAX_POINTS = 256
 MAX_TRAINING = 10_000
 """Sketches that the networks are trained on, at most."""
 
+UNIT = 2000
+"""Sketches learnt from by which features are scaled, at most."""
+
 CHUNK = 500
 """Sketches described at once."""
 
@@ -41,6 +45,8 @@ class Features:
         trained_on: Which of the reference the networks were trained on, row numbers.
         held_out: Accuracy on real sketches that they were not trained on, by the pictures (by the sequences if there
             are none); None if there were no such sketches.
+        units: By what the features of each space are divided, so that their variances add up to 100 over the sketches
+            learnt from.
     """
 
     raster: RasterNetwork | None
@@ -49,6 +55,7 @@ class Features:
     scale: float
     trained_on: NDArray[np.int64]
     held_out: Value | None = None
+    units: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, reference: SketchArrays, seed: int = 0, steps: int = 400, held_out: float = 0.2) -> Features:
@@ -94,6 +101,10 @@ class Features:
             if reference.has_pen and reference.dimensions == 2:
                 self.raster = RasterNetwork(kinds[1], SIZE)
                 fit_raster(self.raster, torch.from_numpy(rasterise(taught)), torch.from_numpy(shapes), steps, rng)
+        some = reference.select(train[:UNIT])
+        self.units["sequence"] = _unit(self.describe_sequences(some))
+        if self.raster is not None:
+            self.units["raster"] = _unit(self.describe_pictures(some))
         real = reference.select(test)
         if words:
             self.held_out = self.accuracy(real)
@@ -111,18 +122,18 @@ class Features:
         """
         if self.raster is None:
             raise ValueError("pictures need drawings in two dimensions with a pen")
-        return self._run(self.raster.describe, arrays, pictures=True)
+        return self._run(self.raster.describe, arrays, pictures=True) / self.units.get("raster", 1.0)
 
     def describe_sequences(self, arrays: SketchArrays) -> Floats:
         """Return what the network of sequences sees in sketches, (M, 128)."""
-        return self._run(self.sequence.describe, arrays, pictures=False)
+        return self._run(self.sequence.describe, arrays, pictures=False) / self.units.get("sequence", 1.0)
 
     def raster_frechet(self, a: SketchArrays, b: SketchArrays) -> float:
-        """Return the Fréchet distance of two sets in the space of pictures."""
+        """Return the Fréchet distance of two sets of pictures, in per cent of the variance of the real ones."""
         return frechet_distance(self.describe_pictures(a), self.describe_pictures(b))
 
     def sequence_frechet(self, a: SketchArrays, b: SketchArrays) -> float:
-        """Return the Fréchet distance of two sets in the space of sequences."""
+        """Return the Fréchet distance of two sets of sequences, in per cent of the variance of the real ones."""
         return frechet_distance(self.describe_sequences(a), self.describe_sequences(b))
 
     def probabilities(self, arrays: SketchArrays) -> Floats:
@@ -153,7 +164,7 @@ class Features:
     def stroke_statistics(self, a: SketchArrays, b: SketchArrays) -> dict[str, float | None]:
         """Return how far the strokes of set a are from those of the real set b, in standard deviations of b's."""
         found = stroke_distances(a, b, n_resamples=2)
-        return {name: value and value.value for name, value in found.items()}
+        return {name: value.value if value else None for name, value in found.items()}
 
     def digest(self) -> str:
         """Return a hash of the weights, which says whether two tables were measured in one space."""
@@ -168,10 +179,10 @@ class Features:
         return self._run(network, arrays, pictures=self.raster is not None)
 
     @torch.no_grad()
-    def _run(self, function: object, arrays: SketchArrays, pictures: bool) -> Floats:
+    def _run(self, function: Callable[..., Tensor], arrays: SketchArrays, pictures: bool) -> Floats:
         """Apply a network to all sketches; for sequences in order of length, so that padding is rare."""
         order = np.argsort(arrays.num_points, kind="stable")
-        rows = []
+        rows: list[Floats] = []
         for start in range(0, len(arrays), CHUNK):
             part = arrays.select(order[start : start + CHUNK])
             inputs = (torch.from_numpy(rasterise(part))[:, None] / 255,) if pictures else self._sequences(part)
@@ -225,3 +236,7 @@ def spread(arrays: SketchArrays) -> float:
     """Return the standard deviation of the offsets between points, in units of the box; 1 if there are none."""
     steps = np.delete(np.diff(normalise(arrays), axis=0), arrays.last[:-1], axis=0)
     return float(steps.std()) or 1.0 if len(steps) else 1.0
+
+
+def _unit(values: Floats) -> float:
+    return float(np.sqrt(values.var(0).sum() / 100)) or 1.0

@@ -10,6 +10,9 @@ from gendiff.metrics import Floats, Value, bootstrap_totals, wasserstein_counts
 from gendiff.modalities.sketches.raster import normalise
 from gendiff.modalities.sketches.records import SketchArrays
 
+LEVELS = 1001
+"""Distinct values of a statistic; if there are more, they are rounded to so many quantiles."""
+
 
 def stroke_values(arrays: SketchArrays) -> dict[str, tuple[Floats, NDArray[np.int64]]]:
     r"""Return the statistics as numbers and the sketch that each belongs to, both (K,), by name.
@@ -59,7 +62,8 @@ def stroke_distances(
 ) -> dict[str, Value | None]:
     """Return Wasserstein-1 distances of the statistics over the reference's standard deviations, by name.
 
-    Numbers are rounded to the nearest of 1,001 quantiles of both sets. Intervals come from resampling sketches.
+    If there are more than 1,001 distinct numbers, they are rounded to the nearest of so many quantiles. Intervals
+    come from resampling sketches.
 
     Arguments:
         generated: Sketches.
@@ -77,7 +81,9 @@ def stroke_distances(
         if not len(a) or not len(b) or b.std() == 0:
             found[name] = None
             continue
-        support = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, 1001)))
+        support = np.unique(np.concatenate([a, b]))
+        if len(support) > LEVELS:
+            support = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, LEVELS)))
         counts = [
             sparse.csr_array((np.ones(len(x)), (which, _nearest(x, support))), (len(one), len(support)))
             for x, which, one in ((a, in_a, generated), (b, in_b, reference))

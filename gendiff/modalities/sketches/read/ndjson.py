@@ -45,18 +45,19 @@ def parse_ndjson(path: Path) -> Iterator[Raw | Bad]:
 
 def _load(line: bytes) -> Any:
     try:
-        return json.loads(line, parse_constant=_constant)
+        return json.loads(line.decode("utf-8").rstrip(), parse_constant=_constant)
     except Unusable:
         raise
     except RecursionError:
         raise Unusable("not a drawing: too deeply nested") from None
     except UnicodeDecodeError:
         raise Unusable("not JSON: not UTF-8 text") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         if not line.endswith(b"\n") and line.lstrip().startswith(b"{"):
             raise Unusable("truncated record: the file ends inside it") from None
-        detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "a number"
-        raise Unusable(f"not JSON: {detail}") from None
+        raise Unusable(f"not JSON: {error.msg}, column {error.pos + 1:,}") from None
+    except ValueError:
+        raise Unusable("not a drawing: a number has thousands of digits") from None
 
 
 def _constant(name: str) -> None:

@@ -24,6 +24,8 @@ MAX_WORD = 100
 MAX_COORDINATE = 1e15
 """Largest coordinate: integers below are exact, and squares of such numbers are finite in single precision."""
 
+NOT_FINITE, FAR = "a coordinate is NaN or infinite", f"a coordinate is beyond {MAX_COORDINATE:g}"
+
 
 class Unusable(ValueError):
     """Why a record cannot be used, as "kind: detail"."""
@@ -70,8 +72,8 @@ class Raw:
             checks = {
                 "no points": self.num_points < 1,
                 "too many points": self.num_points > max_points,
-                "a coordinate is NaN or infinite": any_of(~np.isfinite(self.points).all(1)),
-                f"a coordinate is beyond {MAX_COORDINATE:g}": any_of((np.abs(self.points) > MAX_COORDINATE).any(1)),
+                NOT_FINITE: any_of(~np.isfinite(self.points).all(1)),
+                FAR: any_of((np.abs(self.points) > MAX_COORDINATE).any(1)),
             }
             if self.times is not None:
                 unknown = np.isnan(self.times)
@@ -83,7 +85,7 @@ class Raw:
         for index in np.flatnonzero(np.any(list(checks.values()), axis=0)).tolist():
             reason = next(name for name, wrong in checks.items() if wrong[index])
             if reason == "too many points":
-                reason += f": {self.num_points[index]:,}, over the bound of {max_points:,}; raise it with --max-points"
+                reason += f": {self.num_points[index]:,}, over the bound of {max_points:,} (max_points)"
             elif reason == "the class is too long":
                 reason += f": over {MAX_WORD} characters"
             bad.append(Bad(int(self.numbers[index]), self.names[index] if self.names else "", reason))

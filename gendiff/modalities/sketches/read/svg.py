@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gendiff.files import read_bytes
-from gendiff.modalities.sketches.read.raw import Bad, Raw, Unusable, clean
+from gendiff.modalities.sketches.read.raw import FAR, MAX_COORDINATE, NOT_FINITE, Bad, Raw, Unusable, clean
 
 MAX_BYTES = 64 << 20  # of a file
 MAX_DEPTH = 256  # of nested elements
@@ -93,6 +93,7 @@ class _Sketch:
         self.word = attributes.get("data-word", "")
         self.has_pen = attributes.get("data-pen") != "false"
         self.strokes: list[list[Piece]] = []
+        self.count = 0  # of points so far, if every curve is one
         self.reason = ""
 
 
@@ -142,6 +143,9 @@ class _Drawing:
             affine = _times(affine, _transform(attributes.get("transform", "")))
             if not sketch.reason and (outlined or tag != "rect") and (self.inside or not self.groups):
                 for stroke in _shape(tag, attributes, self.max_points):
+                    sketch.count += len(stroke)
+                    if sketch.count > self.max_points:
+                        raise Unusable(_too_many(self.max_points))
                     sketch.strokes.append([tuple(_apply(affine, point) for point in piece) for piece in stroke])
         except Unusable as error:
             sketch.reason = sketch.reason or str(error)
@@ -170,21 +174,22 @@ class _Drawing:
             if sketch.reason:
                 yield Bad(number, clean(sketch.word, 40), sketch.reason)
             else:
-                yield _flatten(number, sketch, self.tolerance, self.max_points)
+                yield _flatten(number, sketch, self.tolerance)
 
 
 def _too_many(max_points: int) -> str:
-    return f"too many points: over the bound of {max_points:,}; raise it with --max-points"
+    return f"too many points: over the bound of {max_points:,} (max_points)"
 
 
-def _flatten(number: int, sketch: _Sketch, tolerance: float, max_points: int) -> Raw | Bad:
+def _flatten(number: int, sketch: _Sketch, tolerance: float) -> Raw | Bad:
     """The points on the strokes of a sketch."""
     controls = np.array([point for stroke in sketch.strokes for piece in stroke for point in piece], complex)
-    if len(controls) > 3 * max_points:
-        return Bad(number, clean(sketch.word, 40), _too_many(max_points))
-    with np.errstate(all="ignore"):
-        side = max(np.ptp(controls.real), np.ptp(controls.imag)) if len(controls) else 0.0
-        parts = [_points(stroke, tolerance * float(side)) for stroke in sketch.strokes]
+    numbers = controls.view(float)
+    if not (np.abs(numbers) <= MAX_COORDINATE).all():
+        kind = FAR if np.isfinite(numbers).all() else NOT_FINITE
+        return Bad(number, clean(sketch.word, 40), kind)
+    side = max(np.ptp(controls.real), np.ptp(controls.imag)) if len(controls) else 0.0
+    parts = [_points(stroke, tolerance * float(side)) for stroke in sketch.strokes]
     sizes = np.array([len(part) for part in parts], np.int64)
     points = np.concatenate([*parts, np.zeros(0, complex)])
     pen = np.zeros(len(points), bool)
@@ -202,7 +207,7 @@ def _points(stroke: Sequence[Piece], error: float) -> NDArray[np.complex128]:
             continue
         p0, (p1, p2, p3) = points[-1], piece
         bend = max(abs(p0 - 2 * p1 + p2), abs(p1 - 2 * p2 + p3))
-        pieces = max(1, math.ceil(math.sqrt(0.75 * bend / error))) if error > 0 and math.isfinite(bend) else 1
+        pieces = max(1, math.ceil(math.sqrt(0.75 * bend / error))) if error > 0 else 1
         t = np.arange(1, pieces) / pieces
         s = 1 - t
         points += (s**3 * p0 + 3 * s * s * t * p1 + 3 * s * t * t * p2 + t**3 * p3).tolist()
@@ -219,7 +224,7 @@ def _times(outer: Affine, inner: Affine) -> Affine:
 
 def _apply(affine: Affine, point: complex) -> complex:
     if affine == IDENTITY:
-        return point  # also the sign of a zero
+        return point  # what gendiff writes has no other
     a, b, c, d, e, f = affine
     return complex(a * point.real + c * point.imag + e, b * point.real + d * point.imag + f)
 
