@@ -247,7 +247,7 @@ def write_samples(
     seconds: float,
     only: Sequence[str] = (),
     sizes: Any = (None, None),
-    condition: dict[str, float] | None = None,
+    condition: dict[str, Any] | None = None,
     guidance: float = 1.0,
 ) -> int:
     """Annotate and write samples with their sidecar; return how many of them fit the format."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from gendiff.cli.demo import halves
 from gendiff.cli.parsing import say, step_bar
@@ -46,7 +47,8 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
         say=say,
     )
     trained = time.monotonic() - begin
-    asked = {"class": list(model.modality.classes)}
+    adapter: Any = model.modality
+    asked: dict[str, Any] = {"class": list(adapter.classes)}
     drawn = model.draw(number, seed=seed, condition=asked, progress=step_bar("sampling"))
     sampled = time.monotonic() - begin - trained
     write_samples(
@@ -67,7 +69,7 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
     frames = film(model, len(first), FRAMES, seed, condition=asked)
     draw.film_gif(frames, out / "reverse.gif")
     draw.pen_gif(first, out / "pen.gif")
-    table = Sketches.evaluate(
+    table: Any = Sketches.evaluate(
         Sketches.read([out / "sketches.ndjson"])[0], others, training=training, seed=seed, **model.modality.protocol()
     )
     for line in table.lines():
