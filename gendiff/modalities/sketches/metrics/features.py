@@ -159,6 +159,8 @@ class Features:
             ValueError: if the networks know no classes.
         """
         arrays = arrays.select(arrays.words != "")
+        if not len(arrays):
+            return None
         return share(np.array(self.words)[self.probabilities(arrays).argmax(1)] == arrays.words, **options)
 
     def stroke_statistics(self, a: SketchArrays, b: SketchArrays) -> dict[str, float | None]:
