@@ -46,7 +46,7 @@ def test_what_is_written_from_python_says_what_it_is(model, tmp_path):
 def raw(model):
     """The same model, whose records are (numbers, positions, charges) with no chemistry."""
     a = model.modality
-    a.decode = lambda x, mask: from_state(x, mask, a.elements, a.charges, a.position_scale)
+    a.decode = lambda x, mask, condition=None: from_state(x, mask, a.elements, a.charges, a.position_scale)
     return model
 
 

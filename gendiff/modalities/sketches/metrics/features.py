@@ -93,10 +93,10 @@ class Features:
             kinds = (2 * TURNS, TURNS) if reference.dimensions == 2 else (2, 1)
             labels = rng.integers(kinds[0], size=len(taught))
             taught, shapes = turned(taught, labels), labels // 2
-        self = cls(None, SequenceNetwork(2 * reference.dimensions + 1, kinds[0]), words, spread(taught), np.sort(train))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.sequence = SequenceNetwork(2 * reference.dimensions + 1, kinds[0])
+            sequence = SequenceNetwork(2 * reference.dimensions + 1, kinds[0])
+            self = cls(None, sequence, words, spread(taught), np.sort(train))
             fit_sequence(self.sequence, *self._sequences(taught), torch.from_numpy(labels), steps, rng)
             if reference.has_pen and reference.dimensions == 2:
                 self.raster = RasterNetwork(kinds[1], SIZE)

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from gendiff.nn.features import RasterNetwork, SequenceNetwork
 
 BATCH = 128
-RATE = 3e-3
-"""The highest learning rate."""
+RATES = {"raster": 3e-3, "sequence": 1e-2}
+"""The highest learning rate of each network."""
 
 
 def fit_raster(network: RasterNetwork, pictures: Tensor, labels: Tensor, steps: int, rng: np.random.Generator) -> None:
     """Train a network to tell the labels (M,) of pictures (M, H, W), uint8."""
 
     def loss(index: NDArray[np.int64]) -> Tensor:
-        return F.cross_entropy(network(pictures[index, None] / 255), labels[index], label_smoothing=0.1)
+        return F.cross_entropy(network(pictures[index, None] / 255), labels[index])
 
-    _descend(network, loss, _batches(np.zeros(len(labels)), rng), steps)
+    _descend(network, loss, _batches(np.zeros(len(labels)), rng), steps, RATES["raster"])
 
 
 def fit_sequence(
@@ -36,7 +36,7 @@ def fit_sequence(
         longest = size[index].max()
         return network.loss(x[index, :longest], mask[index, :longest], labels[index])
 
-    _descend(network, loss, _batches(size, rng), steps)
+    _descend(network, loss, _batches(size, rng), steps, RATES["sequence"])
 
 
 def _batches(size: NDArray[np.generic], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -55,12 +55,13 @@ def _descend(
     loss: Callable[[NDArray[np.int64]], Tensor],
     batches: Iterator[NDArray[np.int64]],
     steps: int,
+    rate: float,
 ) -> None:
     """Minimise a loss of batches: AdamW, the rate rising and falling once. The network is left to be used, frozen."""
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
     for step in range(steps):
         done = (step + 0.5) / steps
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, done / 0.1) * (1 + np.cos(np.pi * done)) / 2
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, done / 0.1) * (1 + np.cos(np.pi * done)) / 2
         optimizer.zero_grad()
         loss(next(batches)).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
