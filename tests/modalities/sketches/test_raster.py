@@ -104,7 +104,7 @@ def test_sequences_without_a_pen_and_no_sketches():
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(ValueError, match="two coordinates .*, got 3"):
+    with pytest.raises(ValueError, match=r"two coordinates .*, got 3"):
         rasterise(SketchArrays(np.array([2]), np.zeros((2, 3))))
     for options in ({"size": 0}, {"width": 0.0}, {"margin": 0.5}):
         with pytest.raises(ValueError, match="no room"):
