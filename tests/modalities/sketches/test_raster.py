@@ -37,7 +37,8 @@ def test_equal_aspect_and_the_middle_of_the_box():
     ys, xs = np.nonzero(picture > 127)
     assert ys.min() == 2
     assert ys.max() == 29
-    assert xs.max() - xs.min() == pytest.approx((ys.max() - ys.min()) / 2, abs=1.1)
+    pen = 2  # pixels of a stroke across, which the height has as well as the width
+    assert xs.max() - xs.min() == pytest.approx((ys.max() - ys.min() - pen) / 2 + pen, abs=1.1)
     assert xs.min() + xs.max() == pytest.approx(31, abs=1)
     assert picture[2:20, xs.min()].mean() > 200  # y runs down: the foot of the L is below
     assert picture[29, xs.min() : xs.max()].mean() > 100
@@ -70,7 +71,7 @@ def test_pen_up_leaves_no_ink():
 
 
 def test_dots_are_visible():
-    dot, pair = raster(sketch([(5, 5)]), sketch([(0, 0)], [(1, 0)]), size=32, width=0.1)
+    dot, pair = raster(sketch([(5, 5)]), sketch([(0, 0)], [(1, 0)]), size=32, width=0.1).astype(int)
     assert dot.sum() / 255 == pytest.approx(np.pi * 1.6**2, rel=0.2)
     assert pair.sum() == pytest.approx(2 * dot.sum(), rel=0.1)
     assert dot[15:17, 15:17].min() == 255
