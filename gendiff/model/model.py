@@ -191,7 +191,7 @@ class Model:
 
         return film(self, n, frames, **options)
 
-    def edit(self, records: Any, task: str = "grow", n: int = 40, **options: Any) -> Drawn:
+    def edit(self, records: Any, task: str | None = None, n: int = 40, **options: Any) -> Drawn:
         """Return new records made from given ones; options and tasks as :func:`gendiff.model.edit.edit`."""
         from gendiff.model.edit import edit
 

@@ -543,3 +543,8 @@ def test_a_bad_record_is_named_without_advice_that_does_not_fit(tmp_path):
 
 def test_parts_know_their_inputs(model, half):
     assert all(isinstance(part, Drawing) for part in model.modality.parts([half, half], "interpolate"))
+
+
+def test_the_default_task_is_the_first_of_the_modality(model, half):
+    made = model.edit([half], n=2, seed=1, **FAST).records
+    assert [sketch.facts["edit"] for sketch in made] == ["complete", "complete"]
