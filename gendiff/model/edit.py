@@ -21,7 +21,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +29,12 @@ import torch
 from torch import Tensor
 
 from gendiff.files import UserError
-from gendiff.guide import ClassifierFree, Replacement, sdedit
+from gendiff.guide import Replacement, sdedit
 from gendiff.guide.constraint import offset
 from gendiff.modality import Modality, Part, Task
 from gendiff.model.batches import cut_batches
 from gendiff.model.drawn import Drawn, collect
-from gendiff.model.model import Model
+from gendiff.model.model import Model, guided
 from gendiff.ops import Random, State, expand, size_mask
 from gendiff.sample import Heun, Plan, Sampler, Table, downward
 from gendiff.schedule import time_grid
@@ -189,11 +188,7 @@ class Wish:
         """
         own = {} if todo.kind == "path" else dict(parts[0].condition)
         asked = {**own, **model.modality.condition(condition or {})}
-        if not math.isfinite(guidance):
-            raise UserError(f"--guidance must be a finite number, got {guidance}")
-        if guidance != 1 and not asked:
-            raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
-        return cls(model.denoiser if guidance == 1 else ClassifierFree(model.denoiser, guidance), asked)
+        return cls(guided(model.denoiser, guidance, asked), asked)
 
     def __call__(self, indices: Tensor) -> State | None:
         """Return what the network is told of samples of these numbers, (M, ...) each; None if nothing."""

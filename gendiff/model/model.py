@@ -148,15 +148,11 @@ class Model:
     ) -> list[Any]:
         """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`."""
         sampler, device = sampler or self.sampler, self.device
-        if not math.isfinite(guidance):
-            raise UserError(f"--guidance must be a finite number, got {guidance}")
         random = Random(seed, indices)
         asked = self.modality.condition(condition or {})
         asked = {name: value[indices % len(value)] for name, value in asked.items()}
         asked = self.modality.complete(asked, random)
-        if guidance != 1 and not asked:
-            raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
-        denoiser: Any = self.denoiser if guidance == 1 else ClassifierFree(self.denoiser, guidance)
+        denoiser = guided(self.denoiser, guidance, asked)
         if guide is not None:
             denoiser = guide(denoiser)
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
@@ -355,6 +351,24 @@ class Model:
     def card(self) -> str:
         """Return the model card."""
         return card(self)
+
+
+def guided(denoiser: Denoiser, guidance: float, asked: State) -> Any:
+    """Return a denoiser under classifier-free guidance, or itself at scale 1.
+
+    Arguments:
+        denoiser: The denoiser.
+        guidance: Scale.
+        asked: What is asked for.
+
+    Raises:
+        UserError: for a scale that is no number, or one without anything to strengthen.
+    """
+    if not math.isfinite(guidance):
+        raise UserError(f"--guidance must be a finite number, got {guidance}")
+    if guidance != 1 and not asked:
+        raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
+    return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
 
 
 def _heun(steps: int) -> Sampler:
