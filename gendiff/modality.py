@@ -145,6 +145,9 @@ class Modality(Configurable, ABC):
     single: tuple[str, ...] = ()
     """Those of them that hold one record."""
 
+    limits: tuple[str, ...] = ("It resembles its training data, biases included, and nothing else.",)
+    """What the card of a model says of its use and limits, unless the model says it itself."""
+
     options: tuple[Option, ...] = ()
     """What users can set of reading, fitting and judging."""
 

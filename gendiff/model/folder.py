@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the model folder; a folder of another version is refused with its number."""
 
-LIMITS = (
-    "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
-    "safety, synthesis or activity.",
-    "It knows only the elements, sizes and charges of its training data.",
-    "The default network is blind to reflection and draws both mirror images alike.",
-)
-
 
 def shipped() -> dict[str, Path]:
     """Return the folders of the models that come with gendiff, by name."""
@@ -109,7 +102,7 @@ def card(model: Model) -> str:
         "",
         "## Use and limits",
         "",
-        *[f"- {line}" for line in model.info.get("limits", LIMITS)],
+        *[f"- {line}" for line in model.info.get("limits", model.modality.limits)],
         "",
     ]
     return "\n".join(lines)

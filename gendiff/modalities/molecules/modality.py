@@ -53,6 +53,12 @@ class Molecules(Modality):
     name = "molecules"
     extensions = write.EXTENSIONS
     single = (".mol",)
+    limits = (
+        "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
+        "safety, synthesis or activity.",
+        "It knows only the elements, sizes and charges of its training data.",
+        "The default network is blind to reflection and draws both mirror images alike.",
+    )
     options = (
         Option(
             "hydrogens",

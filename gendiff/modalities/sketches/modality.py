@@ -69,6 +69,10 @@ class Sketches(Modality):
 
     name = "sketches"
     extensions = (".ndjson", ".ndjson.gz", ".npz", ".svg", ".csv", ".png", ".gif")
+    limits = (
+        "What it draws resembles its training data, biases included; of few examples it may draw copies.",
+        "It knows only the classes and lengths of its training data.",
+    )
     tasks = edit.TASKS
     options = (
         Option("no_pen", "read", False, "the files hold sequences without a pen", kind=bool),

@@ -174,3 +174,9 @@ def test_fit_refuses_what_it_cannot_use(sketches):
         Sketches.fit(SketchArrays([1], [[0, 0]], [True]))
     with pytest.raises(UserError, match="at least two classes"):
         Sketches.fit(SketchArrays([2], [[0, 0], [1, 1]], [0, 1]), conditions=["class"])
+
+
+def test_the_card_speaks_of_sketches(adapter):
+    card = Model(adapter, adapter.denoiser("tiny")).card()
+    assert all(f"- {line}" in card for line in Sketches.limits)
+    assert "element" not in card
