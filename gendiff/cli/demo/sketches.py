@@ -26,7 +26,6 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
     from gendiff.data import builtin
     from gendiff.modalities.sketches import draw
     from gendiff.modalities.sketches.modality import Sketches
-    from gendiff.model.film import film
     from gendiff.report.html import Picture
     from gendiff.report.pages import demo_page
     from gendiff.train import train
@@ -72,7 +71,7 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
     draw.sheet_svg(by_class, out / "sketches.svg", columns=columns, captions=[])
     draw.sheet_png(by_class, out / "sketches.png", columns=columns, captions=[])
     first = drawn.records[: len(asked["class"])]
-    frames = film(model, len(first), FRAMES, seed, condition=asked, guidance=GUIDANCE)
+    frames = model.film(len(first), FRAMES, seed=seed, condition=asked, guidance=GUIDANCE)
     draw.film_gif(frames, out / "reverse.gif")
     draw.pen_gif(first, out / "pen.gif")
     table: Any = Sketches.evaluate(

@@ -23,7 +23,7 @@ from torch import Tensor
 from gendiff.files import UserError, ending
 from gendiff.modalities.sketches import geometry
 from gendiff.modalities.sketches.encode import to_ragged
-from gendiff.modalities.sketches.points import PICTURES, box, cloud, condition, read_ink
+from gendiff.modalities.sketches.points import PICTURES, POINTS, box, cloud, condition, read_ink
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.modality import Part, Task
 from gendiff.ops import State
@@ -152,8 +152,6 @@ class Drawing(Part):
     @classmethod
     def trace(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
         """Return a cloud to draw strokes through: points along a drawing, or those of a sequence without a pen."""
-        from gendiff.modalities.sketches.modality import POINTS
-
         if not adapter.points:
             raise UserError("trace needs a model that was told clouds of points; train with --condition points")
         if sketch.points.shape[1] != adapter.dimensions:

@@ -20,6 +20,7 @@ from gendiff.files import UserError, ending
 from gendiff.modalities.sketches import edit, geometry
 from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, from_state, to_ragged
 from gendiff.modalities.sketches.networks import build_network
+from gendiff.modalities.sketches.points import cloud
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.modality import Modality, Option, Part, Table
 from gendiff.objective import Objective
@@ -37,9 +38,6 @@ SIMPLIFY = (
     "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (QuickDraw: 2)"
 )
 RESAMPLE = "points evenly along strokes, at this spacing where the larger side of a sketch is 255"
-
-POINTS = 64
-"""Points of the condition "points"."""
 
 
 class Sketches(Modality):
@@ -197,18 +195,15 @@ class Sketches(Modality):
         )
 
     def preprocess(self, records: SketchArrays) -> SketchArrays:
-        """Return sketches as the model knows them: scaled to a box, resampled, simplified, whichever it was fitted to.
-
-        Raises:
-            UserError: if they have other coordinates than the training data.
-        """
+        """Return sketches as the model knows them: scaled to a box, resampled, simplified, whichever it was fitted to."""
         ready = geometry.boxed(records) if self.boxed else records
         ready = geometry.resample(ready, self.resample) if self.resample else ready
         return geometry.simplify(ready, self.simplify) if self.simplify else ready
 
     def encode(self, records: SketchArrays) -> Ragged:  # noqa: D102
-        for reason, name in ((reason, i + 1) for i, reason in enumerate(self.unknown(records)) if reason):
-            raise UserError(f"sketch {name:,}: {reason}")
+        for number, reason in enumerate(self.unknown(records), 1):
+            if reason:
+                raise UserError(f"sketch {number:,}: {reason}")
         ready = self.preprocess(records)
         ragged = to_ragged(ready, self.scale, self.position_scale, self.representation, self.pen)
         condition: State = {}
@@ -216,9 +211,7 @@ class Sketches(Modality):
             number = {word: i for i, word in enumerate(self.classes)}
             condition["class"] = torch.tensor([number.get(word, -1) for word in ready.words.tolist()])
         if self.points:
-            from gendiff.modalities.sketches.points import cloud
-
-            condition["points"] = torch.from_numpy(cloud(ready, POINTS) / self.position_scale).float()
+            condition["points"] = torch.from_numpy(cloud(ready) / self.position_scale).float()
         return replace(ragged, condition=condition)
 
     def unknown(self, records: SketchArrays) -> list[str]:  # noqa: D102
@@ -242,8 +235,8 @@ class Sketches(Modality):
                         raise UserError(f"class {word!r} cannot be asked of this model; it knows {some}")
                 state["class"] = torch.tensor([self.classes.index(str(word)) for word in words])
             elif name == "points" and self.points:
-                cloud = torch.as_tensor(value).float()
-                state["points"] = cloud[None] if cloud.dim() == 2 else cloud
+                points = torch.as_tensor(value).float()
+                state["points"] = points[None] if points.dim() == 2 else points
             else:
                 known = ["class"] * bool(self.classes) + ["points"] * self.points
                 raise UserError(

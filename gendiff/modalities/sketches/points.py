@@ -18,6 +18,8 @@ from gendiff.files import UserError, check_file
 from gendiff.modalities.sketches.geometry import boxes, centred
 from gendiff.modalities.sketches.records import SketchArrays
 
+POINTS = 64
+"""Points of the condition "points"."""
 PICTURES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 24
 MAX_PICTURE_BYTES = 64 << 20
@@ -28,7 +30,7 @@ INK = 1 << 15
 ROUNDS = 8
 
 
-def cloud(arrays: SketchArrays, count: int = 64, seed: int = 0) -> NDArray[np.float64]:
+def cloud(arrays: SketchArrays, count: int = POINTS, seed: int = 0) -> NDArray[np.float64]:
     """Return points along the strokes of each sketch, (M, count, D), in no order, around the centre of its box.
 
     The whole length of the strokes is cut into `count` equal pieces, and one point is drawn evenly from each. A stroke
