@@ -195,15 +195,15 @@ class Sketches(Modality):
         )
 
     def preprocess(self, records: SketchArrays) -> SketchArrays:
-        """Return sketches as the model knows them: scaled to a box, resampled, simplified, whichever it was fitted to."""
+        """Return sketches as the model knows them: boxed, resampled, simplified, whichever it was fitted to."""
         ready = geometry.boxed(records) if self.boxed else records
         ready = geometry.resample(ready, self.resample) if self.resample else ready
         return geometry.simplify(ready, self.simplify) if self.simplify else ready
 
     def encode(self, records: SketchArrays) -> Ragged:  # noqa: D102
-        for number, reason in enumerate(self.unknown(records), 1):
+        for place, reason in enumerate(self.unknown(records), 1):
             if reason:
-                raise UserError(f"sketch {number:,}: {reason}")
+                raise UserError(f"sketch {place:,}: {reason}")
         ready = self.preprocess(records)
         ragged = to_ragged(ready, self.scale, self.position_scale, self.representation, self.pen)
         condition: State = {}
