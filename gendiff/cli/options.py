@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ Kind = type[Modality]
 def modality_of(argv: Sequence[str]) -> Kind | None:
     """Return the adapter that the words of a command line, or its file of options, name; None if they name none."""
     names = installed()
-    word = next((word for word in argv if word in names), None) or in_config(argv, "modality")
+    words = [word for before, word in pairwise(["", *argv]) if not before.startswith("-")]  # no values of options
+    word = next((word for word in words if word in names), None) or in_config(argv, "modality")
     return find_modality(word) if word in names else None
 
 

@@ -208,6 +208,8 @@ def check_output(output: Path, modality: Any, number: int) -> None:
 
 
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
+    if args.film:
+        raise UsageError(f"--film goes with a file of samples, and {args.output} is a folder of shards")
     only, reference = words(args.only), args.reference or []
     sizes, condition = bounds(args.size), wishes(args.condition, args.word)
     device = args.device if args.device == "auto" else pick_device(args.device)

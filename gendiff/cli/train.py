@@ -135,7 +135,8 @@ def main(argv: Sequence[str]) -> int:
             "on_error",
         )
     }
-    kind = kind or find_modality(args.modality)
+    if kind is None or kind.name != args.modality:
+        raise UsageError(f"write the modality first: gendiff train {find_modality(args.modality).name} FILE --out RUN")
     reading, fitting = given(args, kind, "read"), given(args, kind, "fit")
     trainer = changed(args.trainer, p.get_defaults().trainer)
     options["conditions"] = words(args.condition)

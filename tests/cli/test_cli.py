@@ -529,3 +529,18 @@ def test_files_of_ones_own_are_not_written_over_and_older_samples_are(gendiff, t
     for seed in (0, 1):
         words = ("sample", examples.run(), "-n", 2, "--steps", 2, "-o", tmp_path / "new.sdf", "--seed", seed)
         assert gendiff(*words).status == 0
+
+
+def test_a_word_elsewhere_on_the_line_is_no_modality(gendiff, tmp_path):
+    """The run folder may have the name of another modality; options before the modality hide it, which is said."""
+    words = ["--out", tmp_path / "r", "--steps", 1]
+    said = gendiff("train", "molecules", "nothing.sdf", *words, "--hydrogens", "implicit")
+    assert "nothing.sdf" in said.err
+    said = gendiff("train", "--resume", "molecules", *words)
+    assert (said.status, "write the modality first" in said.err) == (2, True)
+
+
+def test_a_film_of_shards_is_refused(gendiff, tmp_path):
+    said = gendiff("sample", examples.run(), "-n", 4, "-o", f"{tmp_path}/new/", "--film", "a.gif")
+    assert (said.status, "--film goes with a file of samples" in said.err) == (2, True)
+    assert not (tmp_path / "new").exists()
