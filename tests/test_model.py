@@ -422,6 +422,8 @@ DAMAGES = {
         "not a modality, a denoiser and a sampler",
     ),
     "sampler of no steps": (part("sampler", {"class": "gendiff.sample.ddim.DDIM", "steps": 0}), "DDIM cannot be built"),
+    "guidance is a word": (part("guidance", "strong"), "guidance is not a number"),
+    "guidance is endless": (part("guidance", 1e999), "guidance is not a number"),
     "denoiser is a class": (part("denoiser", {"class": "gendiff.denoise.Denoiser"}), "Denoiser cannot be built"),
 }
 

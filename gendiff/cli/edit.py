@@ -85,7 +85,10 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
         "--condition", type=str | None, default=None, help="properties to ask for, of a model trained with them: logP=2"
     )
     p.add_argument(
-        "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
     )
     p.add_argument(
         "--only", type=str | None, default=None, help="draw until there are enough that are valid, or valid,connected"

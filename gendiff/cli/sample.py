@@ -95,7 +95,10 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "training data)",
     )
     p.add_argument(
-        "--guidance", type=float, default=1.0, help="how strongly to ask: 1 is the model as it is, 2 or 3 is more"
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
     )
     p.add_argument(
         "--film",
@@ -250,7 +253,7 @@ def write_samples(
     only: Sequence[str] = (),
     sizes: Any = (None, None),
     condition: dict[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
 ) -> int:
     """Annotate and write samples with their sidecar; return how many of them fit the format."""
     from gendiff.model.origin import origin

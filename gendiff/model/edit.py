@@ -64,7 +64,7 @@ def edit(
     steps: int | None = None,
     resamples: int = RESAMPLES,
     condition: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     only: Sequence[str] | str = (),
     batch_size: int = 256,
     max_draws: int | None = None,
@@ -91,7 +91,7 @@ def edit(
             the model.
         resamples: Of the kind "keep": how often each step is walked (24); 1 is plain replacement.
         condition: What is asked for, as :meth:`Model.draw` takes it; it comes before what the input itself says.
-        guidance: Scale of classifier-free guidance (1: the conditional model as it is).
+        guidance: Scale of classifier-free guidance, 1 for the conditional model as it is (the model's own).
         only: Keep only records that meet these words of the modality ("valid", "connected"), and draw on until there
             are n. Not for a path.
         batch_size: Samples computed together.
@@ -179,7 +179,12 @@ class Wish:
 
     @classmethod
     def of(
-        cls, model: Model, parts: Sequence[Part], todo: Task, condition: Mapping[str, Any] | None, guidance: float
+        cls,
+        model: Model,
+        parts: Sequence[Part],
+        todo: Task,
+        condition: Mapping[str, Any] | None,
+        guidance: float | None,
     ) -> Wish:
         """Return what users ask for and, but for a path, what the part says itself; arguments as :func:`edit`.
 
@@ -188,7 +193,7 @@ class Wish:
         """
         own = {} if todo.kind == "path" else dict(parts[0].condition)
         asked = {**own, **model.modality.condition(condition or {})}
-        return cls(guided(model.denoiser, guidance, asked), asked)
+        return cls(guided(model, guidance, asked), asked)
 
     def __call__(self, indices: Tensor) -> State | None:
         """Return what the network is told of samples of these numbers, (M, ...) each; None if nothing."""

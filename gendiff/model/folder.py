@@ -8,6 +8,7 @@ installed adapter.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ def config(model: Model) -> dict[str, Any]:
         "modality": {"name": model.modality.name, **describe(model.modality)},
         "denoiser": describe(model.denoiser),
         "sampler": describe(model.sampler),
+        "guidance": model.guidance,
         "info": model.info,
     }
 
@@ -108,7 +110,7 @@ def card(model: Model) -> str:
     return "\n".join(lines)
 
 
-def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any]]:
+def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any], float]:
     """Return the parts of a model from a model folder, a run folder, or of a shipped model. Never executes code.
 
     Arguments:
@@ -155,7 +157,10 @@ def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any
             f"{path}: does not hold the weights that config.json describes ({str(error).splitlines()[0]})"
         ) from None
     info = config.get("info")
-    return modality, denoiser.eval(), sampler, info if isinstance(info, dict) else {}
+    guidance = config.get("guidance", 1.0)
+    if not isinstance(guidance, int | float) or not math.isfinite(guidance):
+        raise UserError(f"{where}: its guidance is not a number")
+    return modality, denoiser.eval(), sampler, info if isinstance(info, dict) else {}, float(guidance)
 
 
 def _part(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -35,12 +35,18 @@ class Model:
         denoiser: The network with its forward process.
         sampler: The default sampler; by default the modality's.
         info: Facts for the model card and the configuration: what it was trained on and how, measured metrics.
+        guidance: Default scale of classifier-free guidance, where something is asked for (1: the denoiser as it is).
     """
 
     def __init__(
-        self, modality: Modality, denoiser: Denoiser, sampler: Sampler | None = None, info: dict[str, Any] | None = None
+        self,
+        modality: Modality,
+        denoiser: Denoiser,
+        sampler: Sampler | None = None,
+        info: dict[str, Any] | None = None,
+        guidance: float = 1.0,
     ):
-        self.modality, self.denoiser = modality, denoiser
+        self.modality, self.denoiser, self.guidance = modality, denoiser, float(guidance)
         self.sampler = sampler or modality.sampler()
         self.info = dict(info or {})
 
@@ -86,7 +92,7 @@ class Model:
         only: Sequence[str] | str = (),
         known: set[str] | None = None,
         condition: Mapping[str, Any] | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         guide: Guide | None = None,
         batch_size: int = 256,
         max_draws: int | None = None,
@@ -108,7 +114,7 @@ class Model:
             known: Identities of examples, against which "new" is judged.
             condition: What is asked for, in the units of the data: by name one value, or a list of which sample i
                 takes number i modulo its length. See :meth:`gendiff.modality.Modality.condition`.
-            guidance: Scale of classifier-free guidance (1: the conditional model as it is).
+            guidance: Scale of classifier-free guidance, 1 for the conditional model as it is (the model's own).
             guide: Guidance of your own, a denoiser to a denoiser, put around all other; for example
                 `lambda denoiser: Gradient(denoiser, log_prob, at="data")`.
             batch_size: Samples computed together.
@@ -141,7 +147,7 @@ class Model:
         sampler: Sampler | None = None,
         sizes: tuple[int | None, int | None] = (None, None),
         condition: Mapping[str, Any] | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         guide: Guide | None = None,
         batch_size: int = 256,
         progress: Callable[[int, int], Any] | None = None,
@@ -152,7 +158,7 @@ class Model:
         asked = self.modality.condition(condition or {})
         asked = {name: value[indices % len(value)] for name, value in asked.items()}
         asked = self.modality.complete(asked, random)
-        denoiser = guided(self.denoiser, guidance, asked)
+        denoiser = guided(self, guidance, asked)
         if guide is not None:
             denoiser = guide(denoiser)
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
@@ -353,22 +359,24 @@ class Model:
         return card(self)
 
 
-def guided(denoiser: Denoiser, guidance: float, asked: State) -> Any:
-    """Return a denoiser under classifier-free guidance, or itself at scale 1.
+def guided(model: Model, guidance: float | None, asked: State) -> Any:
+    """Return the denoiser of a model under classifier-free guidance, or itself at scale 1.
 
     Arguments:
-        denoiser: The denoiser.
-        guidance: Scale.
+        model: The model.
+        guidance: Scale; None for the model's own where something is asked for.
         asked: What is asked for.
 
     Raises:
         UserError: for a scale that is no number, or one without anything to strengthen.
     """
+    if guidance is None:
+        guidance = model.guidance if asked else 1.0
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}")
     if guidance != 1 and not asked:
         raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
-    return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
+    return model.denoiser if guidance == 1 else ClassifierFree(model.denoiser, guidance)
 
 
 def _heun(steps: int) -> Sampler:

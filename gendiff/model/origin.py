@@ -23,7 +23,7 @@ def origin(
     only: Sequence[str] = (),
     sizes: tuple[int | None, int | None] = (None, None),
     condition: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
 ) -> dict[str, Any]:
     """Return what determines samples, ready for JSON: the model and the arguments of :meth:`Model.draw`.
 
@@ -35,7 +35,7 @@ def origin(
         only: What the samples had to be.
         sizes: Bounds of their sizes.
         condition: What was asked for.
-        guidance: How strongly.
+        guidance: How strongly; None for the model's own.
     """
     return {
         "gendiff": __version__,
@@ -47,6 +47,6 @@ def origin(
         "only": list(only),
         "size": list(sizes),
         "condition": dict(condition or {}),
-        "guidance": guidance,
+        "guidance": model.guidance if guidance is None else guidance,
         "protocol": model.modality.protocol(),
     }

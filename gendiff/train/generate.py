@@ -45,7 +45,7 @@ def generate(
     only: Sequence[str] = (),
     reference: Sequence[str | Path] = (),
     condition: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     batch_size: int = 256,
     shard_size: int = 10_000,
     ending: str | None = None,
@@ -71,7 +71,7 @@ def generate(
         only: Keep only samples that are all of these: "valid", "connected", "new".
         reference: Files of examples, against which "new" is judged.
         condition: What is asked for, by name: one number each, for all samples.
-        guidance: Scale of classifier-free guidance (1: none).
+        guidance: Scale of classifier-free guidance, 1 for none (the model's own).
         batch_size: Samples computed together; to rounding, it changes nothing but memory and speed.
         shard_size: S, the draws of a shard (10,000). A process holds one shard in memory.
         ending: Format of the shards by its ending (the first of the modality: ".sdf").

@@ -13,7 +13,7 @@ from gendiff.modalities.sketches import geometry
 from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS
 from gendiff.modalities.sketches.modality import Sketches, identity
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
-from gendiff.model import Model
+from gendiff.model import Model, load
 from gendiff.ops import Random
 
 
@@ -60,6 +60,22 @@ def test_every_kind_can_be_trained_saved_and_drawn(sketches, representation, pen
     drawn = model.sample(6, steps=3, condition={"class": ["w1", "w0"]})
     assert [sketch.word for sketch in drawn] == ["w1", "w0"] * 3
     assert all(sketch.pen[-1] and np.isfinite(sketch.points).all() for sketch in drawn)
+
+
+def test_a_model_remembers_how_strongly_it_is_asked(sketches, adapter, tmp_path):
+    denoiser = adapter.denoiser("tiny")
+    for p in denoiser.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    Model(adapter, denoiser, guidance=3).save(tmp_path / "m")
+    model, wanted = load(tmp_path / "m"), {"class": "w1"}
+    points = {
+        guidance: np.concatenate([s.points for s in model.sample(4, steps=2, condition=wanted, guidance=guidance)])
+        for guidance in (None, 1, 3)
+    }
+    np.testing.assert_array_equal(points[None], points[3])
+    assert not np.allclose(points[None], points[1])
+    free = Sketches.fit(sketches.select(np.arange(0, 60, 3)))  # one class: there is nothing to ask for
+    assert len(Model(free, free.denoiser("tiny"), guidance=3).sample(2, steps=2)) == 2
 
 
 def test_sketches_of_one_word_have_no_classes(sketches):
