@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,44 @@ class Lazy(Ragged):
         return replace(self.select(index).batch(torch.arange(len(index))), index=index)
 
 
+@dataclass
+class Grids(Ragged):
+    r"""Samples on grids of one size, such as images.
+
+    Bytes p of 0 to 255 stay bytes in memory; in a batch they are
+
+    .. math:: x = p / 127.5 - 1 \in [-1, 1].
+
+    Attributes:
+        sizes: 1 of each sample, (M,): it is one element, without a mask.
+        fields: Each (M, C, H, W), uint8; floats are taken as they are.
+        condition: Each (M, ...).
+    """
+
+    sizes: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sizes = torch.ones(len(next(iter(self.fields.values()))), dtype=torch.long)
+        super().__post_init__()
+
+    def select(self, index: Tensor) -> Grids:
+        """Return some of the samples."""
+        return Grids(
+            {name: value[index] for name, value in self.fields.items()},
+            {name: value[index] for name, value in self.condition.items()},
+        )
+
+    def batch(self, index: Tensor) -> Batch:
+        """Gather samples, as floats; the mask is None."""
+        part = self.select(index)
+        state = {name: _real(value).contiguous() for name, value in part.fields.items()}
+        return Batch(state, None, part.condition, index)
+
+
+def _real(x: Tensor) -> Tensor:
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
 def size_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """Split samples into shuffled batches of (nearly) one size: sort a shuffle by size, cut, shuffle the cuts.
 
@@ -149,16 +188,22 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 
 def builtin(name: str) -> Path:
-    """Return the file of a built-in data set.
+    """Return the file of a built-in data set: of gendiff's own, or one that comes with a package it depends on.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is none of that name, or the package is not installed.
     """
     entries = manifest()
     if name not in entries or not entries[name].get("file"):
         known = sorted(key for key, entry in entries.items() if entry.get("file"))
         raise UserError(f"no built-in data set {name!r}; there are: {', '.join(known)}")
-    return dataset_folder() / entries[name]["file"]
+    entry = entries[name]
+    if "package" not in entry:
+        return dataset_folder() / entry["file"]
+    found = find_spec(entry["package"])  # looks for it and runs nothing of it
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"{name} comes with {entry['package']}, which is not installed; gendiff doctor says more")
+    return Path(found.submodule_search_locations[0]) / entry["file"]
 
 
 def locate(name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import tomllib
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gendiff import data
-from gendiff.data import Batch, Lazy, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
+from gendiff.data import Batch, Grids, Lazy, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
 from gendiff.files import UserError, sha256
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
@@ -173,3 +174,84 @@ def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
     (tmp_path / "datasets" / "manifest.toml").write_text('[mine]\ntitle = "t"\nlicence = "l"\nfile = "mine/a.npz"\n')
     monkeypatch.setattr(data.resources, "files", lambda package: tmp_path)
     assert builtin("mine") == tmp_path / "datasets" / "mine" / "a.npz"
+
+
+def test_grids_are_bytes_in_memory_and_floats_in_a_batch():
+    every = torch.arange(256, dtype=torch.uint8).reshape(4, 2, 4, 8)
+    samples = Grids({"pixel": every}, {"label": torch.arange(4) * 10.0})
+    assert len(samples) == 4
+    assert samples.sizes.tolist() == [1, 1, 1, 1]
+    assert samples.fields["pixel"].dtype == torch.uint8
+    index = torch.tensor([3, 0, 3])
+    batch = samples.batch(index)
+    assert batch.mask is None
+    assert torch.equal(batch.index, index)
+    assert batch.condition["label"].tolist() == [30, 0, 30]
+    assert batch.state["pixel"].dtype == torch.float32
+    assert torch.equal(batch.state["pixel"], every[index].float() / 127.5 - 1)
+    assert batch.state["pixel"].min() == -1
+    assert batch.state["pixel"].max() == 1
+
+
+def test_selected_grids_are_the_same_samples():
+    samples = Grids({"pixel": torch.randint(0, 256, (5, 3, 4, 2)).to(torch.uint8)}, {"label": torch.arange(5)})
+    index = torch.tensor([4, 1, 4])
+    part = samples.select(index)
+    mine, theirs = part.batch(torch.tensor([2, 1])), samples.batch(index[[2, 1]])
+    assert isinstance(part, Grids)
+    assert len(part) == 3
+    assert torch.equal(mine.state["pixel"], theirs.state["pixel"])
+    assert torch.equal(mine.condition["label"], theirs.condition["label"])
+    assert mine.index.tolist() == [2, 1]
+
+
+def test_grids_of_floats_such_as_codes_are_taken_as_they_are():
+    codes = torch.randn(3, 4, 2, 2)
+    samples = dataclasses.replace(Grids({"code": codes}), condition={"label": torch.arange(3)})
+    batch = samples.batch(torch.tensor([1, 2]))
+    assert torch.equal(batch.state["code"], codes[1:])
+    assert batch.condition["label"].tolist() == [1, 2]
+
+
+def test_grids_are_gathered_into_plain_memory():
+    """Channels first, whatever the layout of the whole set, which is that of pictures in files."""
+    last = torch.randint(0, 256, (6, 4, 5, 3)).to(torch.uint8)
+    batch = Grids({"pixel": last.permute(0, 3, 1, 2)}).batch(torch.tensor([5, 0]))
+    assert batch.state["pixel"].is_contiguous()
+    assert torch.equal(batch.state["pixel"], last[[5, 0]].permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+
+def test_grids_make_batches_like_other_samples():
+    samples = Grids({"pixel": torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1)})
+    batches = [samples.batch(index) for index in itertools.islice(batch_stream(samples.sizes, 4, 0), 3)]
+    values = torch.cat([batch.state["pixel"].flatten() for batch in batches])
+    assert ((values + 1) * 127.5).round().sort().values.tolist() == list(range(10))
+
+
+def test_a_set_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
+    (tmp_path / "loud_package").mkdir()
+    (tmp_path / "loud_package" / "__init__.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(data, "manifest", lambda: {"mine": {"package": "loud_package", "file": "a/b.csv"}})
+    assert builtin("mine") == tmp_path / "loud_package" / "a" / "b.csv"
+
+
+def test_the_digits_come_with_scikit_learn():
+    path = builtin("digits")
+    assert path.parts[-4:] == ("sklearn", "datasets", "data", "digits.csv.gz")
+    assert data.locate("digits") == data.resolve(["digits"]) == [path]
+
+
+def test_a_set_of_a_package_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="digits comes with sklearn, which is not installed; gendiff doctor says more"):
+        builtin("digits")
+
+
+def test_checksums_of_the_manifest_are_checksums():
+    for entry in manifest().values():
+        for item in [entry, *entry.get("sources", [])]:
+            for algorithm, digits in (("sha256", 64), ("md5", 32)):
+                if algorithm in item:
+                    assert len(item[algorithm]) == digits
+                    assert int(item[algorithm], 16) > 0

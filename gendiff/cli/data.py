@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
         "--output",
         type=str | None,
         default=None,
-        help="for get: a file to write, in the format of its ending (.sdf, .smi, .xyz, .npz); for public sets also a "
-        "folder (default: $GENDIFF_CACHE, or ~/.cache/gendiff)",
+        help="for get: a file to write, in the format of its ending (.sdf, .xyz, .ndjson, .npz, …); for public sets also "
+        "a folder (default: $GENDIFF_CACHE, or ~/.cache/gendiff)",
     )
     args = parse(p, argv)
     from gendiff.data import manifest
@@ -228,7 +228,7 @@ def _state(name: str, entry: dict[str, Any]) -> str:
 
     if "sources" in entry:
         return "here" if prepared(_folder(name)) else "to fetch"
-    return "built in" if entry.get("file") else "elsewhere"
+    return "built in"
 
 
 def _size(entry: dict[str, Any]) -> str:

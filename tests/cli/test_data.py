@@ -16,6 +16,7 @@ from gendiff.cli import data as command
 from gendiff.data import locate, manifest, resolve
 from gendiff.download import alone
 from gendiff.files import UserError
+from gendiff.modalities.images.prepare import LOADERS as IMAGES
 from gendiff.modalities.molecules.prepare import LOADERS, qm9
 from gendiff.modalities.molecules.read import read_molecules
 
@@ -372,7 +373,7 @@ PUBLIC = {name: entry for name, entry in manifest().items() if "sources" in entr
 def test_the_manifest_is_whole(name):
     entry = PUBLIC[name]
     assert {"title", "licence", "citation", "url", "modality", "loader", "description"} <= entry.keys()
-    assert entry["loader"] in {"file", *LOADERS}
+    assert entry["loader"] in {"file", *LOADERS, *IMAGES}
     files = [item["file"] for item in entry["sources"]]
     assert len(set(files)) == len(files)
     for item in entry["sources"]:
