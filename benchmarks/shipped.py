@@ -1,0 +1,270 @@
+"""Make a model that comes with gendiff: hold out, train, measure, and write gendiff/shipped/NAME with its card.
+
+    python benchmarks/shipped.py sketches-digits --work runs/sketches-digits
+    python benchmarks/shipped.py sketches-digits --work runs/sketches-digits --measure
+
+The data lie under $GENDIFF_DATA, as the recipe says below; what is held out is never trained on, by the model or by
+the networks that judge it. Training goes on where it was stopped, with the same command. Every number of the card comes
+from the last part, which --measure repeats alone: three seeds of sampling, the whole table beside real samples, and
+quality against the number of steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gendiff.files import UserError, read_json, sha256, write_json
+from gendiff.metrics import Table
+from gendiff.modality import find_modality
+from gendiff.model import Model, load
+from gendiff.train import train
+
+SHIPPED = Path(__file__).resolve().parent.parent / "gendiff" / "shipped"
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made.
+
+    Attributes:
+        title: One line.
+        modality: Name of the adapter.
+        data: File under $GENDIFF_DATA.
+        held_out: Another file, of samples that are held out, or how many of the last ones of `data` are.
+        training: Options of :func:`gendiff.train.train`.
+        steps: Steps of the sampler that it ships with.
+        curve: Other numbers of steps, at which it is measured too.
+        guidance: Scale that it ships with.
+        number: Samples that each seed draws to measure.
+        rows: Rows of the table that show quality against steps and the spread over seeds.
+        credit: Where the data come from, for the card.
+        licence: Of the weights.
+        limits: What users must know.
+    """
+
+    title: str
+    modality: str
+    data: str
+    held_out: str | int
+    training: dict[str, Any]
+    steps: int
+    curve: tuple[int, ...]
+    guidance: float
+    number: int
+    rows: tuple[str, ...]
+    credit: list[str]
+    licence: str
+    limits: list[str] = field(default_factory=list)
+
+
+RECIPES = {
+    "sketches-digits": Recipe(
+        title="Handwritten digits as pen strokes, by class",
+        modality="sketches",
+        data="sketches/mnist_strokes.npz",
+        held_out=5000,
+        training={
+            "steps": 16_000, "batch_size": 128, "preset": "tiny", "fitting": {"resample": 32.0},
+        },
+        steps=12,
+        curve=(6, 8, 20, 100),
+        guidance=1.3,
+        number=3000,
+        rows=("recognised", "raster_frechet", "sequence_frechet", "strokes"),
+        credit=[
+            "MNIST digits as stroke sequences, by Edwin de Jong"
+            " (github.com/edwin-de-jong/mnist-digits-stroke-sequence-data,"
+            " CC BY-SA 3.0), made from the training images of MNIST by LeCun, Cortes and Burges",
+        ],
+        licence="CC BY-SA 3.0, as the data",
+        limits=[
+            "It draws the digits 0 to 9, in one style of handwriting: American, of the 1990s, by pen traces that were"
+            " recovered from pictures. Order and direction of strokes are those of that recovery, not of a hand.",
+            "Strokes are made of points some 32 units apart where the digit is 255 high: polygons, not curves.",
+        ],
+    ),
+    "sketches-kanji": Recipe(
+        title="Characters in the manner of kanji, stroke by stroke",
+        modality="sketches",
+        data="sketches/kanji_train.npz",
+        held_out="sketches/kanji_valid.npz",
+        training={
+            "steps": 8000, "preset": "tiny", "network": "transformer",
+            "fitting": {"representation": "absolute"},
+        },
+        steps=20,
+        curve=(8, 12, 100),
+        guidance=1.0,
+        number=600,
+        rows=("raster_kernel", "precision", "recall", "sequence_frechet", "strokes"),
+        credit=[
+            "KanjiVG by Ulrich Apel (kanjivg.tagaini.net, CC BY-SA 3.0), in the simplified form of"
+            " github.com/hardmaru/sketch-rnn-datasets",
+        ],
+        licence="CC BY-SA 3.0, as the data",
+        limits=["What it draws looks like characters and mostly is none: it knows strokes, not their meaning."],
+    ),
+}  # fmt: skip
+
+
+def carve(recipe: Recipe, data: Path, work: Path) -> tuple[Path, Path]:
+    """Return files of training and held-out samples."""
+    source = data / recipe.data
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; --data names the folder of the data")
+    if isinstance(recipe.held_out, str):
+        return source, data / recipe.held_out
+    files = work / "train.npz", work / "held_out.npz"
+    if not all(file.is_file() for file in files):
+        kind = find_modality(recipe.modality)
+        records, _ = kind.read([source])
+        cut = len(records) - recipe.held_out
+        work.mkdir(parents=True, exist_ok=True)
+        for file, rows in zip(files, (np.arange(cut), np.arange(cut, len(records))), strict=True):
+            kind.write_examples(records.select(rows), file)
+    return files
+
+
+def sketch_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable[[list[Any]], Any], Any]:
+    """Return how records become a set, and the suite that judges sets of sketches."""
+    from gendiff.modalities.sketches.metrics import Suite
+    from gendiff.modalities.sketches.records import SketchArrays
+
+    adapter: Any = model.modality
+    return SketchArrays.from_sketches, Suite(adapter.preprocess(held_out), training=adapter.preprocess(training))
+
+
+SUITES = {"sketches": sketch_suite}
+
+
+def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str, Any]:
+    """Return the numbers of the card, as lines of Markdown, and highlights."""
+    kind = find_modality(recipe.modality)
+    training, held_out = (kind.read([file])[0] for file in files)
+    gather, suite = SUITES[recipe.modality](model, training, held_out)
+    classes = list(getattr(model.modality, "classes", ()))
+    condition = {"class": classes} if classes else None
+
+    def judge(steps: int, seed: int, number: int = recipe.number) -> tuple[Table, float]:
+        begin = time.monotonic()
+        records = model.sample(number, steps=steps, seed=seed, condition=condition)
+        seconds = time.monotonic() - begin
+        table = suite.evaluate(gather(records))
+        print(
+            f"{steps} steps, seed {seed}: " + ", ".join(f"{row} {value(table, row)}" for row in recipe.rows), flush=True
+        )
+        return table, number / seconds
+
+    tables, speeds = zip(*(judge(recipe.steps, seed) for seed in SEEDS), strict=True)
+    first = tables[0]
+    curve = {steps: judge(steps, SEEDS[0]) for steps in recipe.curve}
+    curve[recipe.steps] = (first, speeds[0])
+    titles = [first[row].title + (f" ({first[row].unit})" if first[row].unit else "") for row in recipe.rows]
+    lines = [
+        f"{recipe.number:,} samples of each seed, {recipe.steps} steps, guidance {recipe.guidance:g}; "
+        f"`python benchmarks/shipped.py` makes and measures this model. {machine()}, torch {torch.__version__}.",
+        "",
+        "Mean over three seeds of sampling, and their range; real samples by the same procedure beside:",
+        "",
+        "| " + " | ".join(["", *titles]) + " |",
+        "|---" * (len(titles) + 1) + "|",
+        "| generated | " + " | ".join(spread(tables, row) for row in recipe.rows) + " |",
+        "| real | " + " | ".join(first[row].texts()[0][0] for row in recipe.rows) + " |",
+        "",
+        "Quality against steps (seed 0; under guidance a step asks the network twice):",
+        "",
+        "| " + " | ".join(["steps", *titles, "samples/s"]) + " |",
+        "|---" * (len(titles) + 2) + "|",
+        *(
+            f"| {steps} | " + " | ".join(value(table, row) for row in recipe.rows) + f" | {speed:.0f} |"
+            for steps, (table, speed) in sorted(curve.items())
+        ),
+        "",
+        "Everything that `gendiff evaluate` measures (seed 0):",
+        "",
+        *first.markdown().splitlines(),
+    ]  # fmt: skip
+    highlights = [
+        f"{first[row].title}: {spread(tables, row)}{first[row].unit and ' ' + first[row].unit}"
+        f" (real: {first[row].texts()[0][0]})"
+        for row in recipe.rows
+    ]
+    return {"metrics": lines, "highlights": highlights}
+
+
+def value(table: Table, row: str) -> str:
+    """Return what the generated samples score, as text."""
+    return table[row].texts()[1][0]
+
+
+def spread(tables: Any, row: str) -> str:
+    """Return mean and range over tables, with the decimals of the first."""
+    text = value(tables[0], row)
+    decimals = len(text.partition(".")[2])
+    scale = 100 if tables[0][row].unit == "%" else 1
+    values = [scale * table[row].generated.value for table in tables]
+    return f"{np.mean(values):.{decimals}f} ({min(values):.{decimals}f} to {max(values):.{decimals}f})"
+
+
+def machine() -> str:
+    """Say what the numbers were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s)"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the model that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES, help="the model")
+    data = Path(os.environ.get("GENDIFF_DATA", "."))
+    parser.add_argument("--data", type=Path, default=data, help="folder of the data ($GENDIFF_DATA)")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the run; goes on with it")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the model folder is made (gendiff/shipped)")
+    parser.add_argument("--measure", action="store_true", help="measure the model that is there again")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    recipe, run = RECIPES[options.name], options.work / "run"
+    files = carve(recipe, options.data, options.work)
+    if not options.measure:
+        finished = options.work / "training.json"
+        begin = time.monotonic()
+        if not finished.is_file():
+            train(
+                recipe.modality, [files[0]], run, previews=0, resume=(run / "config.yaml").is_file(), **recipe.training
+            )
+            write_json(finished, {"minutes": round((time.monotonic() - begin) / 60, 1), "machine": machine()})
+    trained = load(run)
+    model = Model(trained.modality, trained.denoiser, trained.tuned(recipe.steps), trained.info, recipe.guidance)
+    held_out = recipe.held_out if isinstance(recipe.held_out, str) else f"the last {recipe.held_out:,} samples"
+    model.info |= {
+        "title": recipe.title,
+        "licence": recipe.licence,
+        "data": [*recipe.credit, f"File: {Path(recipe.data).name}, sha256 {sha256(options.data / recipe.data)}",
+                 f"Held out, neither trained on nor shown to the networks that judge: {held_out}"],
+        "limits": [*recipe.limits, *trained.modality.limits],
+    }  # fmt: skip
+    model.info["training"] |= read_json(options.work / "training.json")
+    model.info |= measure(recipe, model, files)
+    model.save(options.out / options.name)
+    print(model.card())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

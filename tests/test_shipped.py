@@ -1,0 +1,50 @@
+"""Models that come with gendiff."""
+
+import json
+
+import pytest
+
+from gendiff.cli import main
+from gendiff.model import load, shipped
+
+MODELS = shipped()
+
+
+def test_those_that_are_promised_are_there():
+    assert {"sketches-digits", "sketches-kanji"} <= MODELS.keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_small_and_says_what_it_is(name, capsys):
+    folder = MODELS[name]
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    limit = 10e6 if name.startswith("sketches") else 20e6
+    assert sum(file.stat().st_size for file in folder.iterdir()) < limit
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Not measured" not in card
+    assert "not stated" not in card
+    assert main(["models", name]) == 0
+    assert card.strip() in capsys.readouterr().out
+    info = json.loads((folder / "config.json").read_text())["info"]
+    assert {"title", "licence", "data", "training", "metrics", "highlights", "limits"} <= info.keys()
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(line in out for line in [name, info["title"], info["licence"], *info["highlights"]])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_loaded_by_its_name_and_draws_as_it_did(name):
+    model = load(name)
+    assert model.card() == (MODELS[name] / "README.md").read_text(encoding="utf-8")
+    records = model.sample(3, steps=2, seed=4)
+    assert len(records) == 3
+
+
+def test_digits_are_asked_for_by_their_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "sketches-digits", "-n", "100", "--class", "3", "-o", "threes.ndjson"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "threes.ndjson").read_text().splitlines()]
+    assert [line["word"] for line in lines] == ["3"] * 100
+    for line in lines:
+        x, y = (sum((stroke[axis] for stroke in line["drawing"]), []) for axis in (0, 1))
+        assert (min(x), min(y), max(x + y)) == (0, 0, 255)
