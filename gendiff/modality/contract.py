@@ -1,56 +1,37 @@
-"""The contract of a modality: how one kind of data becomes states and comes back.
-
-The core knows fields; a modality knows molecules, sketches or images. An adapter is one class, found through the
-entry-point group `gendiff.modalities`, so another package can bring one and nothing here changes. It lives through
-two phases: :meth:`Modality.read` and :meth:`Modality.fit` look at the user's examples and give an object that
-remembers, in plain JSON-able attributes, whatever generation needs to know of them (elements, scales, sizes). From
-then on the examples are not needed.
-"""
+"""What an adapter has to say, and what it need not: every method with a body is a default that most keep."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from gendiff.config import GROUP, Configurable
+from gendiff.config import Configurable
 from gendiff.data import Ragged
 from gendiff.denoise import Denoiser
-from gendiff.files import UserError
-from gendiff.objective import Loss
+from gendiff.files import UserError, atomic_write, ending, read_text
+from gendiff.modality.classes import class_numbers
+from gendiff.modality.edits import Part, Task
+from gendiff.modality.reports import Report, Table
+from gendiff.objective import Loss, Objective
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
-from gendiff.sample import Sampler
+from gendiff.sample import DPMSolver, Sampler
+from gendiff.sizes import ClassSizes
 
 PRESETS = ("tiny", "small", "base")
 
-
-class Report(Protocol):
-    """What reading says of the files."""
-
-    def lines(self) -> list[str]:
-        """Return lines for people."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same for programs."""
-
-
-class Table(Protocol):
-    """A table of metrics beside the reference's own."""
-
-    def lines(self) -> list[str]:
-        """Return lines for people."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same for programs."""
+FRAME, REST = 150, 2000
+"""Milliseconds that a film shows a stage, and the samples at its end."""
 
 
 @dataclass(frozen=True)
@@ -74,65 +55,6 @@ class Option:
     kind: type = str
 
 
-@dataclass(frozen=True)
-class Task:
-    """What an edit does; a modality names it by the word that users type.
-
-    Attributes:
-        kind: How it is done: "keep" some elements as they are and draw the rest; "noise" all of them and take them
-            back; walk the "path" between two samples; or "ask" for a sample by a condition that the input becomes.
-        help: The same for users, in one line.
-        strength: Of the kind "noise", by default: from 0, the input itself, to 1, a fresh sample.
-    """
-
-    kind: str
-    help: str
-    strength: float = 0.3
-
-
-class Part(ABC):
-    """A sample, or what is known of one, that an edit starts from.
-
-    Attributes:
-        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin; {} if none.
-        known: Which elements of a field are known, (K,) bool; of a field that is not named here all are.
-        condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
-        sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
-        hint: What to do, or to know, if there are no samples of such sizes; for the error.
-        order: Where :meth:`match` has pairs that are not of the same rows: the elements, (K,), those first that have a
-            partner, then the others in the order in which they come in. A path keeps the order of the rows.
-    """
-
-    state: State
-    known: Mapping[str, Tensor] = MappingProxyType({})
-    condition: Mapping[str, Tensor] = MappingProxyType({})
-    sizes: tuple[int | None, int | None] = (None, None)
-    hint: str = ""
-    order: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.state.values()), ()))
-
-    @abstractmethod
-    def match(self, other: Part) -> tuple[Part, Part]:
-        """Return both so that element i of one answers to element i of the other, in the frame of this one.
-
-        As many elements as the smaller has are matched and come first, in the rows or in `order`; what the larger has
-        besides follows.
-        """
-
-    @abstractmethod
-    def place(self, records: list[Any], **facts: Any) -> None:
-        """Move records that were decoded in the frame of `state` to where the input stands, and note `facts` on them.
-
-        A Part of which something is kept has it first in every record; it is copied exactly, and noted.
-        """
-
-    def remark(self, records: list[Any]) -> str:
-        """Return in one line what else there is to say of the edit and what came of it, or ""."""
-        return ""
-
-
 class Modality(Configurable, ABC):
     """An adapter for one kind of data. Its constructor takes JSON-able arguments and keeps each under its name."""
 
@@ -150,6 +72,15 @@ class Modality(Configurable, ABC):
 
     options: tuple[Option, ...] = ()
     """What users can set of reading, fitting and judging."""
+
+    classes: Sequence[str] = ()
+    """Words that can be asked for as the condition "class", in the order of their numbers; none if there are none."""
+
+    class_sizes: ClassSizes | None = None
+    """p(class) and p(N | class), or p(N) as that of one class, unless the adapter says them itself; None if N is 1."""
+
+    networks: tuple[str, ...] = ()
+    """Words for the networks that users can choose from, the default first; none if there is one."""
 
     tasks: Mapping[str, Task] = MappingProxyType({})
     """What can be done with given samples (`gendiff edit`), by the user's word; the first is the default."""
@@ -220,9 +151,9 @@ class Modality(Configurable, ABC):
             condition: What the network was told, if it was.
         """
 
-    @abstractmethod
     def redraw(self, records: Any) -> list[Any]:
         """Return what was read from a file as the records that :meth:`decode` would give, by the same rules."""
+        return list(records)
 
     @classmethod
     def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Report]:
@@ -251,32 +182,47 @@ class Modality(Configurable, ABC):
 
     @abstractmethod
     def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:
-        """Return a network of a size preset, "tiny", "small" or "base"; `kind` names another than the default.
+        """Return a network of a size preset, "tiny", "small" or "base"; `kind` names another than the default."""
+
+    def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
+        """Return the default denoiser around :meth:`network`; by default for states of a standard deviation of 1.
 
         Raises:
-            UserError: for a preset or a kind that there is not.
+            UserError: for a preset, or a network other than :attr:`networks`, that there is not.
         """
+        if preset not in PRESETS:
+            raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+        if network is not None and network not in self.networks:
+            known = f"choose from {', '.join(self.networks)}" if self.networks else "leave --network out"
+            raise UserError(f"unknown network {network!r}; {known}")
+        return Denoiser(self.network(preset, network), self.process())
 
-    @abstractmethod
-    def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
-        """Return the default denoiser around :meth:`network`."""
-
-    @abstractmethod
     def objective(self) -> Loss:
-        """Return the default training loss."""
+        """Return the default training loss: the error of the network's own output."""
+        return Objective()
 
-    @abstractmethod
     def sampler(self) -> Sampler:
-        """Return the default sampler."""
+        """Return the default sampler: DPM-Solver++ in 20 steps."""
+        return DPMSolver(20)
 
-    @abstractmethod
     def draw_sizes(
         self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None
     ) -> Tensor:
-        """Draw how many elements each sample has, (B,), from p(N | condition), within bounds if given."""
+        """Draw how many elements each sample has, (B,), from p(N | condition), within bounds if given.
+
+        Raises:
+            UserError: if the bounds leave no size.
+        """
+        if self.class_sizes is not None:
+            return self.class_sizes.sample(random, (condition or {}).get("class"), low, high)
+        if (low, high) != (None, None):
+            raise UserError(f"--size: all {self.name} are of one size; leave it out")
+        return torch.ones(len(random.indices), dtype=torch.long)
 
     def condition(self, wanted: Mapping[str, Any]) -> State:
         """Return what users want of samples, numbers or labels by name, as a network is told: one axis, of samples.
+
+        By default that is a "class", if there are :attr:`classes`.
 
         Arguments:
             wanted: By name one value for all samples, or one for each.
@@ -284,13 +230,31 @@ class Modality(Configurable, ABC):
         Raises:
             UserError: for a name that the model was not trained with, or a value that is none.
         """
-        if wanted:
-            raise UserError(f"this model was trained without conditions, so {min(wanted)!r} cannot be asked of it")
-        return {}
+        for name in wanted:
+            if name != "class" or not self.classes:
+                known = "class" if self.classes else "no condition"
+                raise UserError(f"{name!r} cannot be asked of this model, which was trained with {known}")
+        return {name: class_numbers(words, self.classes) for name, words in wanted.items()}
 
     def complete(self, asked: State, random: Random) -> State:
-        """Return what the network is told of samples, (B, ...), with what was not asked for drawn from its law."""
-        return asked
+        """Return what the network is told of samples, (B, ...), with what was not asked for drawn from its law.
+
+        By default classes are drawn as often as they occur.
+        """
+        if not self.classes or self.class_sizes is None or "class" in asked:
+            return asked
+        return {**asked, "class": self.class_sizes.sample_class(random)}
+
+    def class_condition(self, words: Sequence[str]) -> State:
+        """Return what a network is told of records of these classes: {"class": (M,)}, -1 for others; {} without any."""
+        number = {word: i for i, word in enumerate(self.classes)}
+        return {"class": torch.tensor([number.get(word, -1) for word in words])} if number else {}
+
+    def class_words(self, condition: State | None, count: int) -> list[str]:
+        """Return the class of each of `count` samples of which a network was told this, "" where it was told none."""
+        if not self.classes or "class" not in (condition or {}):
+            return [""] * count
+        return [self.classes[i] if i >= 0 else "" for i in condition["class"].tolist()]  # type: ignore[index]
 
     def augmented(self, state: State, mask: Tensor | None, random: Random) -> State:
         """Return a batch of training data changed at random in ways that keep it good data."""
@@ -298,6 +262,8 @@ class Modality(Configurable, ABC):
 
     def log_size(self, sizes: Tensor) -> Tensor:
         """Return log p(N) in nats of sizes (B,); 0 where there is only one size."""
+        if self.class_sizes is not None:
+            return self.class_sizes.log_prob(sizes)
         return torch.zeros(sizes.shape, dtype=torch.float64)
 
     def log_volume(self, sizes: Tensor) -> Tensor:
@@ -309,20 +275,45 @@ class Modality(Configurable, ABC):
         return {}
 
     def labels(self, records: Any) -> list[str]:
-        """Return a name for each record that was read, "" where there is none."""
-        return [""] * len(records)
+        """Return a name for each record, "" where there is none; by default its `word`."""
+        return [getattr(record, "word", "") for record in records]
 
-    @abstractmethod
     def annotate(self, records: list[Any], **facts: Any) -> None:
-        """Note on each record where it comes from ("model", "seed", "index" of the first), and "targets"."""
+        """Note on each record where it comes from ("model", "seed", "index" of the first), and "targets".
 
-    @abstractmethod
+        By default in the dictionary `facts` of the record, if it has one.
+        """
+        first = facts.pop("index", None)
+        for i, record in enumerate(records):
+            noted = {name: value for name, value in facts.items() if value is not None}
+            getattr(record, "facts", {}).update(noted if first is None else {**noted, "index": first + i})
+
+    def valid(self, record: Any) -> bool:
+        """Return whether a record is what it should be, which is what "valid" asks for."""
+        return True
+
+    def identity(self, record: Any) -> str:
+        """Return what two records share if and only if they count as the same, by which "new" is judged.
+
+        Raises:
+            UserError: if there is no such thing.
+        """
+        raise UserError(f"{self.name} have no identity, so 'new' cannot be asked for")
+
     def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:
-        """Return which records meet all of `wanted` (for molecules: "valid", "connected", "new")."""
+        """Return which records meet all of `wanted` ("valid", "new"; molecules know "connected" besides).
 
-    @abstractmethod
+        Raises:
+            UserError: for another word.
+        """
+        for word in wanted:
+            if word not in ("valid", "new"):
+                raise UserError(f"--only knows valid and new, not {word!r}")
+        return [self.valid(r) and ("new" not in wanted or self.identity(r) not in known) for r in records]
+
     def known(self, records: Any) -> set[str]:
         """Return the identities of examples, against which "new" is judged."""
+        return {self.identity(record) for record in self.redraw(records)}
 
     @abstractmethod
     def write(self, records: list[Any], path: str | Path) -> int:
@@ -334,9 +325,10 @@ class Modality(Configurable, ABC):
         """
 
     @classmethod
-    @abstractmethod
     def write_examples(cls, records: Any, path: str | Path) -> None:
         """Write what :meth:`read` returned, with its properties, in the format of the file's ending."""
+        adapter = cls.fit(records)
+        adapter.write(adapter.redraw(records), path)
 
     @classmethod
     def read_samples(cls, paths: Sequence[str | Path], on_error: str = "stop") -> tuple[Any, Report]:
@@ -344,9 +336,24 @@ class Modality(Configurable, ABC):
         return cls.read(paths, on_error=on_error)
 
     @classmethod
-    @abstractmethod
+    def features(cls, records: Sequence[Any]) -> Mapping[str, ArrayLike]:
+        """Return numbers by which records are compared, (M,) or (M, K) by name; only the default metrics ask."""
+        raise UserError(f"{cls.name} cannot be measured yet")
+
+    @classmethod
     def evaluate(cls, generated: Any, reference: Any, **options: Any) -> Table:
-        """Return the metrics of what was read from a file, beside those of the reference."""
+        """Return the metrics of what was read from a file, beside those of the reference.
+
+        By default those of :meth:`features` against one half of the reference; its other half, as many records, gives
+        the reference's own: Wasserstein distances, the share that a classifier tells apart, and, of records with a
+        `word`, the share whose nearest real neighbour has the same.
+
+        Raises:
+            UserError: if there are too few records.
+        """
+        from gendiff.modality.measure import measure
+
+        return measure(cls, generated, reference, options.get("seed", 0))
 
     @abstractmethod
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:
@@ -356,36 +363,34 @@ class Modality(Configurable, ABC):
     """Endings of the files that :meth:`film` writes; none if there is no such method."""
 
     def film(self, frames: list[list[Any]], path: str | Path) -> None:
-        """Draw how samples come out of noise: the records of all samples, stage after stage."""
-        raise UserError(f"{self.name} cannot be filmed yet")
+        """Draw how samples come out of noise: the records of all samples, stage after stage.
 
-    @abstractmethod
+        By default each stage is what :meth:`draw` makes of it as .png, in a moving .gif that rests at the samples.
+
+        Raises:
+            UserError: for an ending that is not one of :attr:`films`.
+        """
+        from PIL import Image
+
+        if ending(path) not in self.films:
+            raise UserError(f"{path}: {self.name} are filmed as {', '.join(self.films) or 'nothing yet'}")
+        pictures = []
+        with tempfile.TemporaryDirectory() as folder:
+            for number, records in enumerate(frames):
+                self.draw(records, Path(folder) / f"{number}.png")
+                with Image.open(Path(folder) / f"{number}.png") as picture:
+                    pictures.append(picture.convert("RGB"))
+        with atomic_write(path, "wb") as file:
+            times = [*[FRAME] * (len(pictures) - 1), REST]
+            pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
+
     def picture(self, record: Any) -> tuple[str, str, str]:
-        """Return one record as SVG, a caption, and a word of warning ("" if there is none)."""
+        """Return one record as SVG, a caption, and a word of warning ("" if there is none).
 
-
-def modalities() -> dict[str, type[Modality]]:
-    """Return the installed adapters by name."""
-    found = {}
-    for point in entry_points(group=GROUP):
-        found[point.name] = point.load()
-    return found
-
-
-def installed() -> list[str]:
-    """Return the names of the installed adapters."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
-
-
-def find_modality(name: str) -> type[Modality]:
-    """Return one adapter.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
-    points = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in points:
-        raise UserError(
-            f"unknown modality {name!r}; installed: {', '.join(sorted(points)) or 'none (is gendiff installed?)'}"
-        )
-    return points[name].load()
+        By default what :meth:`draw` makes of it as .svg, its label, and "invalid" if it is not :meth:`valid`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "record.svg"
+            self.draw([record], path)
+            text = read_text(path)
+        return text, self.labels([record])[0], "" if self.valid(record) else "invalid"

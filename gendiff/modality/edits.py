@@ -1,0 +1,72 @@
+"""What users can do with given samples, and what an edit starts from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from gendiff.ops import State
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an edit does; a modality names it by the word that users type.
+
+    Attributes:
+        kind: How it is done: "keep" some elements as they are and draw the rest; "noise" all of them and take them
+            back; walk the "path" between two samples; or "ask" for a sample by a condition that the input becomes.
+        help: The same for users, in one line.
+        strength: Of the kind "noise", by default: from 0, the input itself, to 1, a fresh sample.
+    """
+
+    kind: str
+    help: str
+    strength: float = 0.3
+
+
+class Part(ABC):
+    """A sample, or what is known of one, that an edit starts from.
+
+    Attributes:
+        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin; {} if none.
+        known: Which elements of a field are known, (K,) bool; of a field that is not named here all are.
+        condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
+        sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
+        hint: What to do, or to know, if there are no samples of such sizes; for the error.
+        order: Where :meth:`match` has pairs that are not of the same rows: the elements, (K,), those first that have a
+            partner, then the others in the order in which they come in. A path keeps the order of the rows.
+    """
+
+    state: State
+    known: Mapping[str, Tensor] = MappingProxyType({})
+    condition: Mapping[str, Tensor] = MappingProxyType({})
+    sizes: tuple[int | None, int | None] = (None, None)
+    hint: str = ""
+    order: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.state.values()), ()))
+
+    @abstractmethod
+    def match(self, other: Part) -> tuple[Part, Part]:
+        """Return both so that element i of one answers to element i of the other, in the frame of this one.
+
+        As many elements as the smaller has are matched and come first, in the rows or in `order`; what the larger has
+        besides follows.
+        """
+
+    @abstractmethod
+    def place(self, records: list[Any], **facts: Any) -> None:
+        """Move records that were decoded in the frame of `state` to where the input stands, and note `facts` on them.
+
+        A Part of which something is kept has it first in every record; it is copied exactly, and noted.
+        """
+
+    def remark(self, records: list[Any]) -> str:
+        """Return in one line what else there is to say of the edit and what came of it, or ""."""
+        return ""
