@@ -19,6 +19,7 @@ from gendiff.config import Configurable, build, describe
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError
 from gendiff.guide import Replacement
+from gendiff.modalities.images.modality import Images
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.sketches.modality import Sketches
 from gendiff.nn.egnn import EGNN
@@ -108,6 +109,7 @@ THINGS = [
         property_sizes=PropertySizes(["logP"], {3: 2}, {3: [0.5]}, {3: [[1.5]]}),
     ),
     Sketches({"cat": {3: 2}, "class": {4: 1}}, ["cat", "class"], scale=2.5, simplify=2.0, pen="gaussian", points=True),
+    Images([8, 6], 1, {"cat": 2, "class": 1}, scale=0.75, flip=True),
 ]
 
 

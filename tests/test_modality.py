@@ -39,7 +39,7 @@ def test_every_adapter_keeps_the_contract():
     for kind in modalities().values():
         assert not inspect.isabstract(kind)
         assert kind.name
-        assert all(extension.startswith(".") for extension in kind.extensions)
+        assert all(extension.startswith(".") or extension == "/" for extension in kind.extensions)  # "/": a folder
         for name in Modality.__abstractmethods__:
             theirs = inspect.signature(getattr(Modality, name)).parameters.values()
             wanted = [p.name for p in theirs if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -38,7 +38,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         help="what the files hold (default: what the .json beside the samples, or the ending, says); each has options "
         "of its own, which --modality NAME --help lists",
     )
-    add_options(p, kind, "evaluate")
+    add_options(p, kind, "evaluate", "read")
     p.add_argument(
         "--on-error",
         choices=("stop", "skip"),
@@ -72,8 +72,10 @@ def main(argv: Sequence[str]) -> int:
         if sidecar and Path(args.json).resolve() == Path(args.generated).with_suffix(".json").resolve():
             raise UserError(f"{args.json}: says how the samples were made, which would be lost; choose another --json")
     generated, drawn = kind.read_samples([args.generated], on_error=args.on_error)
-    reference, report = kind.read(resolve(args.reference), on_error=args.on_error)
-    training = kind.read(resolve(args.training), on_error=args.on_error)[0] if args.training else None
+    reading = {"on_error": args.on_error, **given(args, kind, "read")}
+    reference, report = kind.read(resolve(args.reference), **reading)
+    reading.pop("split", None)  # which part is held out is said of the reference; what was trained on is read as ever
+    training = kind.read(resolve(args.training), **reading)[0] if args.training else None
     for line in [*drawn.lines(), *report.lines()]:
         say(line)
     defaults = {option.name: option.default for option in kind.options if option.of == "evaluate"}

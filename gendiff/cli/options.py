@@ -39,6 +39,8 @@ def in_config(argv: Sequence[str], name: str) -> str | None:
 def modality_of_file(path: str | Path, named: str | None, sidecar: dict[str, Any]) -> Kind:
     """Return the adapter of a file of samples: the one that is named, that of its sidecar, or that of its ending.
 
+    The ending of a folder is "/".
+
     Raises:
         UserError: for a name that there is not, or an ending of no adapter.
     """
@@ -46,7 +48,8 @@ def modality_of_file(path: str | Path, named: str | None, sidecar: dict[str, Any
     if known:
         return find_modality(str(known))
     kinds = [find_modality(name) for name in installed()]
-    fitting = [kind for kind in kinds if ending(path) in kind.extensions]
+    suffix = "/" if Path(path).is_dir() else ending(path)
+    fitting = [kind for kind in kinds if suffix in kind.extensions]
     if not fitting:
         raise UserError(f"{path}: no modality writes such files; say --modality {' or '.join(installed())}")
     return next((kind for kind in fitting if kind.name == "molecules"), fitting[0])
@@ -68,5 +71,6 @@ def add_options(command: ArgumentParser, kind: Kind | None, *of: str) -> None:
 
 
 def given(args: Namespace, kind: Kind | None, of: str) -> dict[str, Any]:
-    """Return the values of the options that a method takes, by name."""
-    return {option.name: args[option.name] for option in (kind.options if kind else ()) if option.of == of}
+    """Return the values of the options that a method takes, by name; a path as text, from the root."""
+    values = {option.name: args[option.name] for option in (kind.options if kind else ()) if option.of == of}
+    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()}

@@ -22,7 +22,7 @@ def build_parser() -> ArgumentParser:
         "Write one HTML page that stands alone: of a run folder, or of a file of generated samples.",
         config=False,
     )
-    p.add_argument("source", type=str, help="run folder of gendiff train, or file of samples")
+    p.add_argument("source", type=str, help="run folder of gendiff train, or file or folder of samples")
     p.add_argument(
         "-o",
         "--output",
@@ -50,11 +50,10 @@ def main(argv: Sequence[str]) -> int:
     source = Path(args.source)
     if not source.exists():
         raise UserError(f"{source}: no such run folder or file of samples")
-    output = (
-        Path(args.output) if args.output else source / "index.html" if source.is_dir() else source.with_suffix(".html")
-    )
+    run = source.is_dir() and not read_sidecar(source)  # samples may be a folder too
+    output = Path(args.output) if args.output else source / "index.html" if run else source.with_suffix(".html")
     check_target(output, (".html", ".htm"))
-    if source.is_dir():
+    if run:
         config: Any = read_json(model_folder(source) / "config.json")
         run_page(output, source, config.get("info", {}), f"gendiff run: {source.resolve().name}")
     else:

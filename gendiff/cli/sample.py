@@ -26,11 +26,13 @@ from gendiff.cli.parsing import (
     wishes,
     words,
 )
-from gendiff.files import UserError, check_target, ending, sha256, write_json
+from gendiff.files import UserError, check_target, ending, read_json, write_json
 
 SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
 """Options of folders of shards, and their defaults."""
 
+FOLDER = "/"
+"""Stands among the endings of a modality whose records can be files of a folder."""
 
 FILMED = 24
 """Most samples that a film shows."""
@@ -44,7 +46,8 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
     p = parser(
         "sample",
         "Draw new samples into a file, beside which a .json of the same name says how it was made; or, with -o FOLDER/,"
-        " any number of them into a folder of shards, on any number of devices, to go on with after an interruption.",
+        " any number of them into a folder of shards, on any number of devices, to go on with after an interruption."
+        " Images go into FOLDER/ as PNGs, a folder for each class, unless an option of shards is given.",
     )
     p.add_argument(
         "model", type=str, help="run folder of gendiff train, model folder, or name of a shipped model (gendiff models)"
@@ -56,7 +59,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         type=str,
         required=True,
         help="file to write: molecules .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz; sketches "
-        ".ndjson, .svg, .npz, .csv, .png or .gif; or FOLDER/",
+        ".ndjson, .svg, .npz, .csv, .png or .gif; images .npz, or a single one as .png, .webp or .jpg; or FOLDER/",
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
@@ -104,7 +107,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--film",
         type=str | None,
         default=None,
-        help=f"also write how the first {FILMED} come out of noise: .gif, .svg, or .png side by side (sketches)",
+        help=f"also write how the first {FILMED} come out of noise: .gif, .png side by side, or .svg (sketches)",
     )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
@@ -112,7 +115,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--format",
         type=str | None,
         default=None,
-        help="of FOLDER/: a format as above without the dot (default: the first of the modality)",
+        help="of FOLDER/: a format as above without the dot (default: the first of the modality); of images npz",
     )
     p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
     if trainer:
@@ -127,9 +130,10 @@ def main(argv: Sequence[str]) -> int:
     p = build_parser(trainer)
     args = parse(p, argv)
     options = changed(args.trainer, p.get_defaults().trainer) if trainer else {}
-    if args.output.endswith(("/", os.sep)) or (Path(args.output).is_dir() and not Path(args.output).suffix):
-        return _shards(args, options)
     ours = [f"--{name.replace('_', '-')}" for name, default in SHARDED.items() if args[name] != default]
+    folder = args.output.endswith(("/", os.sep)) or (Path(args.output).is_dir() and not Path(args.output).suffix)
+    if folder and (ours or options or not _writes_folders(args.model)):
+        return _shards(args, options)
     if ours or options:
         raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
     sizes, only, condition = bounds(args.size), words(args.only), wishes(args.condition, args.word)
@@ -152,7 +156,8 @@ def main(argv: Sequence[str]) -> int:
     if "new" in only:
         from gendiff.data import resolve
 
-        records, _ = model.modality.read(resolve(args.reference or run_files(args.model)), on_error="skip")
+        files, reading = (args.reference, {}) if args.reference else (run_files(args.model), run_reading(args.model))
+        records, _ = model.modality.read(resolve(files), on_error="skip", **reading)
         known = model.modality.known(records)
     begin = time.monotonic()
     drawn = model.draw(
@@ -198,16 +203,31 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_output(output: Path, modality: Any, number: int) -> None:
-    """Check, before the work, that so many records can be written to a file.
+    """Check, before the work, that so many records can be written to a file, or to a new folder, which has no ending.
 
     Raises:
         UserError: if not.
     """
-    check_target(output, modality.extensions)
+    if FOLDER in modality.extensions and not ending(output):
+        if output.exists():
+            raise UserError(f"{output}: already exists; choose another -o, or remove it")
+        check_target(output, ("",))
+    else:
+        check_target(output, modality.extensions)
     if ending(output) in modality.single and number > 1:
         raise UserError(
             f"{output}: {ending(output)} holds one record, and {number:,} are asked for; take another format, or -n 1"
         )
+
+
+def _writes_folders(source: str) -> bool:
+    """Return whether the records of a model can be files of a folder; not, if it does not say what it draws."""
+    from gendiff.modality import find_modality
+
+    try:
+        return FOLDER in find_modality(read_json(model_folder(source) / "config.json")["modality"]["name"]).extensions
+    except (UserError, KeyError, TypeError):
+        return False  # loading it says what is wrong
 
 
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
@@ -228,6 +248,7 @@ def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
         sizes=sizes,
         only=only,
         reference=reference or (run_files(args.model) if "new" in only else []),
+        reading={} if reference else run_reading(args.model),
         condition=condition,
         guidance=args.guidance,
         batch_size=args.batch_size,
@@ -256,6 +277,7 @@ def write_samples(
     guidance: float | None = None,
 ) -> int:
     """Annotate and write samples with their sidecar; return how many of them fit the format."""
+    from gendiff.model.digest import digest
     from gendiff.model.origin import origin
 
     name = Path(source).resolve().name
@@ -267,7 +289,7 @@ def write_samples(
     facts = {
         "made": "samples",
         "file": output.name,
-        "sha256": sha256(output),
+        "sha256": digest(output),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "number": len(drawn.records),
         "written": written,
@@ -301,8 +323,8 @@ def protect(output: Path, examples: Sequence[str]) -> None:
         raise UserError(f"{output}: already exists and holds no samples of gendiff; choose another -o, or remove it")
 
 
-def _examples(source: str | Path) -> list[str]:
-    """Return the files of examples that the run of a model names, or nothing."""
+def _run(source: str | Path) -> dict[str, Any]:
+    """Return the settings of the run of a model, or nothing."""
     for folder in (Path(source), Path(source).parent):
         config = folder / "config.yaml"
         if config.is_file():
@@ -310,9 +332,14 @@ def _examples(source: str | Path) -> list[str]:
                 settings = yaml.safe_load(config.read_text(encoding="utf-8"))
             except (OSError, ValueError, yaml.YAMLError):
                 settings = None
-            files = settings.get("files") if isinstance(settings, dict) else None
-            return [str(file) for file in files] if isinstance(files, list) else []
-    return []
+            return settings if isinstance(settings, dict) else {}
+    return {}
+
+
+def _examples(source: str | Path) -> list[str]:
+    """Return the files of examples that the run of a model names, or nothing."""
+    files = _run(source).get("files")
+    return [str(file) for file in files] if isinstance(files, list) else []
 
 
 def run_files(source: str | Path) -> list[str]:
@@ -322,11 +349,17 @@ def run_files(source: str | Path) -> list[str]:
         UserError: if the model is not in a run folder, or the files are gone.
     """
     files = _examples(source)
-    if files and all(Path(file).is_file() for file in files):
+    if files and all(Path(file).exists() for file in files):
         return files
     raise UserError(
         "the training examples of this model are not at hand; name them with --reference FILE to judge what is new"
     )
+
+
+def run_reading(source: str | Path) -> dict[str, Any]:
+    """Return how the run of a model read its examples: further options of the modality's reader."""
+    reading = _run(source).get("reading")
+    return reading if isinstance(reading, dict) else {}
 
 
 def pick_device(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -138,6 +139,7 @@ def main(argv: Sequence[str]) -> int:
     if kind is None or kind.name != args.modality:
         raise UsageError(f"write the modality first: gendiff train {find_modality(args.modality).name} FILE --out RUN")
     reading, fitting = given(args, kind, "read"), given(args, kind, "fit")
+    reading |= {name: fitting[name] for name in fitting.keys() & signature(kind.read).parameters}
     trainer = changed(args.trainer, p.get_defaults().trainer)
     options["conditions"] = words(args.condition)
     train(args.modality, args.files, args.out, reading=reading, fitting=fitting, trainer=trainer, say=say, **options)

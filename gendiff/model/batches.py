@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+
+from gendiff.process import JointProcess
 
 PAIRS_PER_BATCH = 1 << 18
 """Bound on batch size x elements^2 of one sampling batch, so that memory does not grow with the number of samples."""
+
+PIXELS_PER_BATCH = 1 << 20
+"""Bound on batch size x pixels of one sampling batch of grids: 1,337 images of 28 x 28, 16 of 256 x 256."""
 
 
 def cut(sizes: torch.Tensor, batch_size: int) -> list[tuple[int, int]]:
@@ -23,3 +30,9 @@ def cut_batches(sizes: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Return the rows of each batch: samples of nearly one size, within the bounds of :func:`cut`."""
     order = sizes.argsort(stable=True)
     return [order[start:stop] for start, stop in cut(sizes[order], batch_size)]
+
+
+def affordable(batch_size: int, process: JointProcess) -> int:
+    """Return `batch_size`, or as many samples as :data:`PIXELS_PER_BATCH` allows where fields lie on grids."""
+    pixels = max(math.prod(field.space.size) for _, field in process.items())  # 1 where there is no grid
+    return min(batch_size, max(1, PIXELS_PER_BATCH // pixels))

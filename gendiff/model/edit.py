@@ -6,14 +6,14 @@ A modality has words of its own for them (:attr:`gendiff.modality.Modality.tasks
 kind     what it does
 =======  =============================================================================================================
 "keep"   known elements stay as they are and the rest is drawn around them: replacement, with steps walked down and up
-         again `resamples` times (RePaint), so that what is known and what is drawn come to agree
+         again `resamples` times (RePaint), so that what is known and what is drawn come to agree; a task may ask for
+         guidance towards this besides (:mod:`gendiff.model.keep`)
 "noise"  noise the input to time `strength` and take it back (SDEdit); all of it may change, its size does not
 "path"   the way from one sample to another through their latent codes
 "ask"    nothing stays; the input becomes a condition, by which samples are drawn
 =======  =============================================================================================================
 
 References:
-    | RePaint (Lugmayr et al., 2022) | https://arxiv.org/abs/2201.09865
     | DiffLinker (Igashov et al., 2022), the task | https://arxiv.org/abs/2210.05274
     | SDEdit (Meng et al., 2021) | https://arxiv.org/abs/2108.01073
     | Denoising diffusion implicit models (Song et al., 2020): interpolation | https://arxiv.org/abs/2010.02502
@@ -29,19 +29,16 @@ import torch
 from torch import Tensor
 
 from gendiff.files import UserError
-from gendiff.guide import Replacement, sdedit
+from gendiff.guide import Gradient, sdedit
 from gendiff.guide.constraint import offset
 from gendiff.modality import Modality, Part, Task
 from gendiff.model.batches import cut_batches
 from gendiff.model.drawn import Drawn, collect
+from gendiff.model.keep import GRADIENT, GROW_STEPS, RESAMPLES, Framed, adrift, agreement, guided_plan, resampled_plan
 from gendiff.model.model import Model, guided
 from gendiff.ops import Random, State, expand, size_mask
-from gendiff.sample import Heun, Plan, Sampler, Table, downward
-from gendiff.schedule import time_grid
+from gendiff.sample import Heun, Sampler
 
-GROW_STEPS, RESAMPLES, LAST_STEPS = 16, 24, 4
-"""Levels of noise, walks of each, and steps of the last level, for "keep": a compromise that `benchmarks/edit.py`
-measures."""
 PATH_STEPS = 50
 
 Progress = Callable[[int, int], Any]
@@ -87,9 +84,10 @@ def edit(
         sizes: Of the kinds "keep" and "ask": smallest and largest number of elements of the result. By default p(N) of
             the model, with at least one element more than stays, or as the modality proposes.
         strength: Of the kind "noise": from 0, the input itself, to 1, a fresh sample (as the task has it, 0.3).
-        steps: Steps of the time grid: by default 16 of the kind "keep", 50 of Heun's method for a path, else those of
-            the model.
-        resamples: Of the kind "keep": how often each step is walked (24); 1 is plain replacement.
+        steps: Steps of the time grid: by default 16 of the kind "keep", or as the task has it (to complete a sketch
+            8), 50 of Heun's method for a path, else those of the model.
+        resamples: Of the kind "keep": how often each step is walked (24), a third as often where walks are guided, each
+            of which costs three; 1 is plain replacement.
         condition: What is asked for, as :meth:`Model.draw` takes it; it comes before what the input itself says.
         guidance: Scale of classifier-free guidance, 1 for the conditional model as it is (the model's own).
         only: Keep only records that meet these words of the modality ("valid", "connected"), and draw on until there
@@ -124,7 +122,8 @@ def edit(
         if todo.kind == "noise":
             make, bounds = _noise(model, parts[0], todo.strength if strength is None else strength, walker, wish), None
         else:
-            draw_all = _keep(model, parts[0], walker, resamples, wish) if todo.kind == "keep" else None
+            weight = getattr(todo, "agreement", 0.0)
+            draw_all = _keep(model, parts[0], walker, resamples, wish, weight) if todo.kind == "keep" else None
             make, bounds = draw_all or _ask(model, parts[0], walker, wish), _bounds(parts[0], sizes)
             try:
                 model.modality.draw_sizes(Random(seed, 1), *bounds, wish(torch.zeros(1, dtype=torch.long)))
@@ -228,12 +227,12 @@ def sampler_of(model: Model, task: str | None, steps: int | None = None) -> Samp
     Raises:
         UserError: for steps < 1, or no such task.
     """
-    kind = find_task(model.modality, task)[1].kind
+    _, todo = find_task(model.modality, task)
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be at least 1, got {steps}")
-    if kind == "path":
+    if todo.kind == "path":
         return Heun(steps or PATH_STEPS)
-    return model.tuned(steps or GROW_STEPS if kind == "keep" else steps)
+    return model.tuned(steps or getattr(todo, "levels", GROW_STEPS) if todo.kind == "keep" else steps)
 
 
 def _bounds(part: Part, sizes: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
@@ -245,8 +244,8 @@ def _bounds(part: Part, sizes: tuple[int | None, int | None]) -> tuple[int | Non
     return max(low or least, least), high
 
 
-def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish) -> Make:
-    """Return how to draw samples of which a part is known.
+def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish, weight: float = 0.0) -> Make:
+    """Return how to draw samples of which a part is known; walks are guided to agree with it if there is a `weight`.
 
     The known elements come first. Where their place in the frame of the state is not known before the rest is, it moves
     with the state (:meth:`gendiff.space.ZeroCenterOfMass.impose`), or the entries that it decides are free.
@@ -254,7 +253,11 @@ def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish
     if resamples < 1:
         raise UserError(f"--resamples must be at least 1, got {resamples}")
     process = model.denoiser.process
-    plan = resampled_plan(model, sampler, resamples)
+    plan = (
+        guided_plan(model, sampler, -(-resamples // GRADIENT)) if weight else resampled_plan(model, sampler, resamples)
+    )
+    moving = getattr(part, "adrift", ())
+    frame = adrift(process, moving)
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
         mask = size_mask(sizes).to(model.device)
@@ -263,29 +266,18 @@ def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish
         keep = {name: first.clone() for name in known}
         for name, entries in part.known.items():
             keep[name][:, : len(part)] = entries
+        keep = {name: entries.to(model.device) for name, entries in keep.items()}
+        denoiser = wish.denoiser
+        if weight:
+            denoiser = Gradient(denoiser, agreement(known, keep, frame), weight, at="data")
         x = process.prior(process.noise(mask, random), mask)
-        hook = Replacement(known, {name: entries.to(model.device) for name, entries in keep.items()})
-        x = sampler(wish.denoiser, x, mask, told, random, [hook], plan, tick)
+        with torch.backends.cudnn.flags(enabled=not weight):  # it has no gradients of recurrent networks that evaluate
+            x = sampler(denoiser, x, mask, told, random, [Framed(known, keep, frame, moving)], plan, tick)
         records = model.modality.decode(x, mask, told)
         part.place(records)
         return records
 
     return make
-
-
-def resampled_plan(model: Model, sampler: Sampler, resamples: int) -> Plan:
-    """Return a plan of even steps, of which those that end with more signal than noise are walked `resamples` times.
-
-    In more noise than that there is nothing yet to agree on. The last step into data is taken by a few steps of the
-    sampler's own grid.
-    """
-    process, times = model.denoiser.process, time_grid(sampler.steps)
-    down = downward(times[:-1]) if sampler.steps > 1 else []
-    plan: Plan = []
-    for (t, s), step in zip(down, Table(process, down, {"": torch.zeros(())}) if down else (), strict=True):
-        clear = step.to[process.clock].numbers[2] >= 0
-        plan += [(t, s)] + [(s, t), (t, s)] * (resamples - 1 if clear else 0)
-    return plan + model.tuned(LAST_STEPS).plan(process, times[-2])
 
 
 def _noise(model: Model, part: Part, strength: float, sampler: Sampler, wish: Wish) -> Make:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from gendiff.config import build, describe
-from gendiff.data import Batch, Ragged
+from gendiff.data import Batch, Grids, Ragged
 from gendiff.denoise import AnyDenoiser, Denoiser
 from gendiff.files import UserError
 from gendiff.guide import ClassifierFree
 from gendiff.likelihood import log_density, variational_bound
 from gendiff.modality import Modality
-from gendiff.model.batches import cut_batches
+from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
@@ -162,7 +162,7 @@ class Model:
         if guide is not None:
             denoiser = guide(denoiser)
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
-        batches = cut_batches(numbers, batch_size)
+        batches = cut_batches(numbers, affordable(batch_size, denoiser.process))
         records: list[Any] = [None] * len(indices)
         with self.evaluating():
             for k, rows in enumerate(batches):
@@ -214,8 +214,9 @@ class Model:
         .. math:: \log p(x, N) = \log p(N) + \log p(z | N) - \log |dx / dz|, \qquad z = \mathrm{encode}(x)
 
         Fields of one-hot categories with logits count with the probability of their categories under "bound", and with
-        the density of their one-hot numbers under "flow"; the two compare only in models without such fields. A model
-        with conditions is asked without any.
+        the density of their one-hot numbers under "flow"; the two compare only in models without such fields. Bytes are
+        judged at a random place of their bin of width 1, p + u, u from -1/2 to 1/2: the mean log-density there is never
+        above the log-probability of the byte. A model with conditions is asked without any.
 
         Arguments:
             records: What the modality's `read` returned.
@@ -242,22 +243,20 @@ class Model:
         if method == "flow" and categorical:
             raise UserError(f"--method flow needs Gaussian fields, and {categorical[0]!r} is categorical; take bound")
 
+        data = self.modality.encode(records)
+        discrete = [name for name, value in data.fields.items() if value.dtype == torch.uint8]
+
         def evaluate(batch: Batch, random: Random) -> State:
+            state = batch.state | {name: spread(batch.state[name], random) for name in discrete}
             if method == "bound":
-                parts = variational_bound(
-                    self.denoiser, batch.state, batch.mask, random=random, steps=steps, grid="log_snr"
-                )
+                parts = variational_bound(self.denoiser, state, batch.mask, random=random, steps=steps, grid="log_snr")
                 parts["log_prob"] = -parts.pop("total")
             else:
-                parts = {
-                    "log_prob": log_density(
-                        self.denoiser, batch.state, batch.mask, random=random, directions="gaussian"
-                    )
-                }
-            free = [field.space.dim(batch.mask, batch.state[name]) for name, field in process.items()]
+                density = log_density(self.denoiser, state, batch.mask, random=random, directions="gaussian")
+                parts = {"log_prob": density}
+            free = [field.space.dim(batch.mask, state[name]) for name, field in process.items()]
             return {**parts, "dim": torch.stack(free).sum(0)}
 
-        data = self.modality.encode(records)
         found = self._over(data, evaluate, seed, batch_size, progress)
         found["size"], found["volume"] = self.modality.log_size(data.sizes), self.modality.log_volume(data.sizes)
         found["log_prob"] = found["log_prob"].double() + found["size"] - found["volume"]
@@ -294,7 +293,7 @@ class Model:
                 raise UserError(str(error)) from None
 
         codes = self._over(data, evaluate, 0, batch_size, progress)
-        return Ragged(data.sizes, codes)
+        return Grids(codes) if isinstance(data, Grids) else Ragged(data.sizes, codes)
 
     @torch.no_grad()
     def decode(
@@ -304,7 +303,7 @@ class Model:
         walker = sampler or _heun(steps)
         records: list[Any] = [None] * len(codes)
         with self.evaluating():
-            for rows in cut_batches(codes.sizes, batch_size):
+            for rows in cut_batches(codes.sizes, affordable(batch_size, self.denoiser.process)):
                 batch = codes.batch(rows).to(self.device)
                 mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
                 x = walker(self.denoiser, batch.state, mask)
@@ -322,24 +321,25 @@ class Model:
     ) -> State:
         """Gather what `evaluate` says of every sample, in batches of nearly one size, in the order of `data`.
 
-        A result with an axis of elements comes back without padding, one sample after another.
+        A result with an axis of elements comes back without padding, one sample after another; grids have none.
         """
         if batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         parts: dict[str, list[torch.Tensor]] = {}
-        batches = cut_batches(data.sizes, batch_size)
+        batches = cut_batches(data.sizes, affordable(batch_size, self.denoiser.process))
         with self.evaluating():
             for k, rows in enumerate(batches):
                 batch = data.batch(rows).to(self.device)
                 for name, value in evaluate(batch, Random(seed, rows, self.device)).items():
-                    ragged = value.dim() > 1
+                    ragged = value.dim() > 1 and not isinstance(data, Grids)
                     pieces = [value[i, : int(n)] if ragged else value[i] for i, n in enumerate(data.sizes[rows])]
                     parts.setdefault(name, [torch.empty(0)] * len(data))
                     for row, piece in zip(rows.tolist(), pieces, strict=True):
                         parts[name][row] = piece.cpu()
                 if progress is not None:
                     progress(k + 1, len(batches))
-        return {n: torch.cat(v) if v[0].dim() else torch.stack(v) for n, v in parts.items()}
+        whole = isinstance(data, Grids)
+        return {n: torch.cat(v) if v[0].dim() and not whole else torch.stack(v) for n, v in parts.items()}
 
     def write(self, records: list[Any], path: str | Path) -> None:
         """Write records in the format of the file's ending, with what the modality says of each."""
@@ -377,6 +377,11 @@ def guided(model: Model, guidance: float | None, asked: State) -> Any:
     if guidance != 1 and not asked:
         raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
     return model.denoiser if guidance == 1 else ClassifierFree(model.denoiser, guidance)
+
+
+def spread(x: torch.Tensor, random: Random) -> torch.Tensor:
+    """Return bytes, (B, ...) as numbers from -1 to 1, each at a random place of its bin of width 1 / 127.5."""
+    return x + (random.uniform(tuple(x.shape)) - 0.5) / 127.5
 
 
 def _heun(steps: int) -> Sampler:

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from gendiff.data import resolve
 from gendiff.download import alone
-from gendiff.files import UserError, sha256
+from gendiff.files import UserError
 from gendiff.model import Drawn, Model, load
+from gendiff.model.digest import digest
 from gendiff.model.origin import origin
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
@@ -44,6 +45,7 @@ def generate(
     sizes: tuple[int | None, int | None] = (None, None),
     only: Sequence[str] = (),
     reference: Sequence[str | Path] = (),
+    reading: Mapping[str, Any] | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | None = None,
     batch_size: int = 256,
@@ -70,6 +72,7 @@ def generate(
         sizes: Smallest and largest number of elements.
         only: Keep only samples that are all of these: "valid", "connected", "new".
         reference: Files of examples, against which "new" is judged.
+        reading: Further options of the modality's reader, of them.
         condition: What is asked for, by name: one number each, for all samples.
         guidance: Scale of classifier-free guidance, 1 for none (the model's own).
         batch_size: Samples computed together; to rounding, it changes nothing but memory and speed.
@@ -97,7 +100,7 @@ def generate(
     quiet = say is None
     say = say if say and first() else (lambda line: None)
     model, folder = load(source), Path(out)
-    endings = [each for each in model.modality.extensions if each not in model.modality.single]
+    endings = [each for each in model.modality.extensions if each.startswith(".") and each not in model.modality.single]
     ending = ending or endings[0]
     if ending not in endings:
         raise UserError(f"--format: cannot write {ending}; choose from {', '.join(e.lstrip('.') for e in endings)}")
@@ -107,7 +110,8 @@ def generate(
     if "new" in only:
         if not reference:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
-        known = model.modality.known(model.modality.read(reference, on_error="skip")[0])
+        examples, _ = model.modality.read(reference, on_error="skip", **(reading or {}))
+        known = model.modality.known(examples)
     draw = {
         "seed": seed,
         "sampler": model.tuned(steps, temperature),
@@ -117,7 +121,7 @@ def generate(
     }
     facts = origin(model, source, only=only, **draw)  # type: ignore[arg-type]
     if "new" in only:
-        facts["reference"] = {Path(file).name: sha256(file) for file in reference}
+        facts["reference"] = {Path(file).name: digest(file) for file in reference}
     shards = Shards(folder, number, shard_size, ending, facts)
     task = ShardTask(model, shards, only, known, {**draw, "batch_size": batch_size})
     writer = ShardWriter(shards, model, Path(source).resolve().name, quiet)

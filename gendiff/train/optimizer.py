@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for everything else: two optimizers of torch that Lightning sees as one."""
+"""Muon for matrices and kernels, AdamW for everything else: two optimizers of torch that Lightning sees as one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SMALLEST = 8
-"""Rows and columns a matrix needs to count as one; below that (input and output layers) directions mean little."""
+"""Rows and columns a matrix needs to count as one, or channels a kernel; below that (input and output layers)
+directions mean little."""
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -17,12 +18,13 @@ class MuonAdamW(torch.optim.Optimizer):
 
     Muon steps along the nearest orthogonal matrix of the momentum, :math:`U V^T` for :math:`U S V^T`, so that every
     direction of a matrix learns at one speed. It is scaled to the root mean square of AdamW's steps, so both share one
-    learning rate. What it brings on the geometry of small molecules: `benchmarks/recipe.py --variants default adamw`.
+    learning rate. The kernel of a convolution counts as the matrix of all its weights for each output channel. What it
+    brings on the geometry of small molecules: `benchmarks/recipe.py --variants default adamw`.
 
     Arguments:
         parameters: What is trained.
         lr: Learning rate (5e-3).
-        weight_decay: Decoupled weight decay of matrices (0.01); vectors are not decayed.
+        weight_decay: Decoupled weight decay of matrices and kernels (0.01); vectors are not decayed.
         fused: Whether AdamW takes its fused kernel.
 
     References:
@@ -34,23 +36,30 @@ class MuonAdamW(torch.optim.Optimizer):
         self, parameters: Iterable[nn.Parameter], lr: float = 5e-3, weight_decay: float = 0.01, fused: bool = True
     ):
         wanted = [p for p in parameters if p.requires_grad]
-        large = [p for p in wanted if p.dim() == 2 and min(p.shape) >= SMALLEST]
+        large = [p for p in wanted if p.dim() in (2, 4) and min(p.shape[:2]) >= SMALLEST]
         muon = {id(p) for p in large}
         rest = [p for p in wanted if id(p) not in muon]
+        self.large = large
+        # torch's Muon takes matrices only: kernels are shown to it as such, in the same memory
+        self.shown = [p if p.dim() == 2 else nn.Parameter(matrix(p.detach(), p)) for p in large]
         groups = [
             {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
             {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.parts: list[torch.optim.Optimizer] = []
         if large:
-            self.parts.append(torch.optim.Muon(large, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+            self.parts.append(torch.optim.Muon(self.shown, **options))
         if rest:
             self.parts.append(torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=fused))
         super().__init__(self._groups(), {})
 
     def _groups(self) -> list[dict[str, Any]]:
-        """The groups of the parts, not copies: a learning rate set here is theirs."""
-        return [group for part in self.parts for group in part.param_groups]
+        """The groups of the parts as others see them, with kernels as they are."""
+        groups = [dict(group) for part in self.parts for group in part.param_groups]
+        if self.large:
+            groups[0]["params"] = self.large
+        return groups
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -59,6 +68,12 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        theirs = [group for part in self.parts for group in part.param_groups]
+        for group, mine in zip(theirs, self.param_groups, strict=True):  # what was set here is theirs
+            group.update({name: value for name, value in mine.items() if name != "params"})
+        for p, shown in zip(self.large, self.shown, strict=True):
+            if p.dim() == 4:
+                shown.data, shown.grad = matrix(p.data, p), None if p.grad is None else matrix(p.grad, p)
         for part in self.parts:
             part.step()
         return loss
@@ -72,3 +87,8 @@ class MuonAdamW(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = self._groups()
+
+
+def matrix(x: Tensor, kernel: Tensor) -> Tensor:
+    """Return `x` of the shape and strides of a kernel (O, I, H, W) as the matrix (O, I H W): a view, never a copy."""
+    return (x if kernel.is_contiguous() else x.movedim(1, 3)).view(len(x), -1)

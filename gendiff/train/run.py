@@ -6,7 +6,7 @@ import copy
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
@@ -17,9 +17,10 @@ import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from gendiff.data import Ragged, batch_stream, resolve
-from gendiff.files import UserError, atomic_write, check_file, read_text, sha256
+from gendiff.files import UserError, atomic_write, check_file, read_text
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
+from gendiff.model.digest import digest
 from gendiff.ops import Random
 from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
 from gendiff.train.lightning import end_others, make_trainer, silence
@@ -94,6 +95,8 @@ def train(
     settings["files"] = [str(file.resolve()) for file in resolve(files)]
     settings["out"] = str(Path(out).resolve())
     settings["conditions"] = [conditions] if isinstance(conditions, str) else list(conditions)
+    if reading:
+        settings["reading"] = {**reading, **{name: str(path.resolve()) for name, path in _tables(modality, reading)}}
     folder = Path(settings["out"])
     if first():
         _sweep(folder)
@@ -103,6 +106,14 @@ def train(
     if first() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{out}: already exists; add --resume to go on with it, or choose another --out")
     return _run(settings, folder, None, say)
+
+
+def _tables(modality: str, reading: dict[str, Any] | None) -> Iterator[tuple[str, Path]]:
+    """Yield the options of a reader that are files: what is read besides the examples."""
+    given = reading or {}
+    for option in find_modality(modality).options:
+        if option.of == "read" and option.kind is Path and given.get(option.name) is not None:
+            yield option.name, Path(given[option.name])
 
 
 def _sweep(folder: Path) -> None:
@@ -124,8 +135,8 @@ def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
     if not isinstance(hashes, dict) or settings.keys() != OPTIONS.keys() - {"say", "resume"}:
         raise UserError(f"{path}: is not the configuration of a run of this version")
     _check_types(settings, f"{path}: ")
-    for file, digest in hashes.items():
-        if not Path(file).is_file() or sha256(file) != digest:
+    for file, known in hashes.items():
+        if not Path(file).exists() or digest(file) != known:
             raise UserError(f"{file}: is gone or has changed since the run began; put it back, or start a new run")
     settings["out"] = str(folder)
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -161,14 +172,15 @@ def _run(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings["seed"])
         denoiser = adapter.denoiser(preset, settings["network"])
-    hashes = {file: sha256(file) for file in settings["files"]}
+    tables = [str(path) for _, path in _tables(settings["modality"], settings["reading"])]
+    hashes = {file: digest(file) for file in [*settings["files"], *tables]}
     info = {
         "data": report.lines(),
         "training": {
             **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
             "preset": preset, "network": type(denoiser.network).__name__, "conditions": settings["conditions"],
             "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
-            "files": {Path(file).name: digest for file, digest in hashes.items()},
+            "files": {Path(file).name: known for file, known in hashes.items()},
         },
     }  # fmt: skip
     model = Model(adapter, denoiser, info=info)

@@ -90,10 +90,12 @@ class DiffusionTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, or what this process adds to it."""
         random = Random(self.seed * 1_000_003 + self.batch_number, batch.index, batch.index.device)
-        state = batch.state
+        device, state = batch.index.device, batch.state
         if self.augment is not None:
             state = self.augment(state, batch.mask, Random(~random.seed, batch.index, batch.index.device))
-        losses, parts = self.objective(self.denoiser, state, batch.mask, batch.condition or None, random)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(random.seed % (1 << 63))  # dropout alone draws from torch's own stream
+            losses, parts = self.objective(self.denoiser, state, batch.mask, batch.condition or None, random)
         weight = getattr(batch, "weight", 1.0)
         loss = weight * losses.mean()
         self.last = {"loss": loss.detach(), **{name: weight * part.detach().mean() for name, part in parts.items()}}

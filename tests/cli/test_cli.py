@@ -10,11 +10,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import yaml
+from processes import shared
 from rdkit import Chem
 
 import examples
@@ -438,18 +438,12 @@ def command(*words, **options):
 def test_ctrl_c_leaves_a_usable_run(tmp_path):
     path, run = examples.write(tmp_path / "a.sdf"), tmp_path / "run"
     options = ("--steps", 100_000, "--batch-size", 8, "--previews", 0, "--checkpoint-every", 2)
-    process = command("train", "molecules", path, "--out", run, *options)
-    deadline = time.monotonic() + 60
-    while not (run / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "go on with --resume" in out
-    assert err.splitlines()[-1] == "gendiff: error: interrupted"
-    assert "Traceback" not in err
+    interrupt = [0, signal.SIGINT, str(run / "checkpoints" / "last.ckpt"), 1]
+    (process,) = shared().run("train", "molecules", path, "--out", run, *options, send=interrupt)
+    assert process["code"] == 130
+    assert "go on with --resume" in process["out"]
+    assert process["err"].splitlines()[-1] == "gendiff: error: interrupted"
+    assert "Traceback" not in process["err"]
     assert len(load(run).sample(2, steps=2)) == 2
 
 

@@ -114,7 +114,7 @@ def test_the_same_seed_draws_the_same(done, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("poems",), "no demo for 'poems'; there is one for: molecules, sketches"),
+        (("poems",), "no demo for 'poems'; there is one for: molecules, sketches, images"),
         (("sketches", "--steps", 0), "--steps and -n must be at least 1, got 0 and 200"),
         (("sketches", "-n", 0), "-n must be at least 1, got"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -91,3 +92,46 @@ def test_networks_without_matrices_or_without_vectors():
         parameters[0].grad = torch.ones_like(parameters[0])
         optimizer.step()
         assert (parameters[0] < 1).all()
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_moves_as_the_matrix_of_its_weights(memory):
+    """Of each output channel one row; in which order the columns come does not matter, nor does memory."""
+    torch.manual_seed(0)
+    net = nn.Conv2d(8, 12, 3).to(memory_format=memory)
+    start = net.weight.detach().flatten(1).clone()
+    rows = nn.Parameter(start.clone())
+    kernel, plain = MuonAdamW(net.parameters(), weight_decay=0.1), torch.optim.Muon(
+        [rows], lr=5e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )  # fmt: skip
+    for k in range(4):
+        for group in (*kernel.param_groups, *plain.param_groups):
+            group["lr"] = 5e-3 / (1 + k)
+        kernel.zero_grad()
+        net(torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(k))).square().sum().backward()
+        rows.grad = net.weight.grad.detach().contiguous().flatten(1)
+        kernel.step()
+        plain.step()
+    apart, moved = (other - net.weight.detach().flatten(1) for other in (rows.detach(), start))
+    assert apart.norm() < 1e-2 * moved.norm()  # sums of bfloat16 may come in another order
+
+
+def test_others_see_kernels_as_they_are():
+    """Clipping and zeroing gradients go by the groups; few channels are AdamW's; the state of kernels comes back."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 3))
+    optimizer = MuonAdamW(net.parameters())
+    groups = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
+    first, middle, last = ([id(p) for p in layer.parameters()] for layer in net)
+    assert groups == [middle[:1], [first[0], last[0]], [first[1], middle[1], last[1]]]
+    net(torch.ones(1, 3, 9, 9)).sum().backward()
+    optimizer.step()
+    state, before = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(net)
+    again = MuonAdamW(before.parameters())
+    again.load_state_dict(state)
+    for each, mine in ((net, optimizer), (before, again)):
+        mine.zero_grad()
+        assert all(p.grad is None for p in each.parameters())
+        each(torch.ones(1, 3, 9, 9)).square().sum().backward()
+        mine.step()
+    for a, b in zip(net.parameters(), before.parameters(), strict=True):
+        assert torch.equal(a, b)

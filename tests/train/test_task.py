@@ -209,3 +209,25 @@ def test_workers_are_refused(monkeypatch):
     monkeypatch.setattr("gendiff.train.loader.get_worker_info", lambda: SimpleNamespace(id=0))
     with pytest.raises(RuntimeError, match="num_workers = 0"):
         next(iter(Stream(examples.model().modality.encode(examples.arrays()), 4, 0, task())))
+
+
+def test_dropout_is_a_function_of_the_seed_and_the_batch_alone():
+    """So a run goes on exactly where it was, and the random numbers of whoever trains stay what they were."""
+
+    class Dropped(torch.nn.Module):
+        def forward(self, x, noise_level, mask=None, condition=None):
+            return {name: torch.nn.functional.dropout(value, 0.5) for name, value in x.items()}
+
+    def loss(seed, number):
+        mine = task(seed=seed)
+        mine.denoiser.network, mine.batch_number = Dropped(), number
+        return mine.training_step(batch, 0)
+
+    model = examples.model()
+    batch = model.modality.encode(examples.arrays()).batch(torch.arange(4))
+    seen = []
+    for seed in (7, 8):
+        torch.manual_seed(seed)
+        seen.append(loss(0, 3))
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert torch.equal(*seen)

@@ -15,7 +15,7 @@ from gendiff.files import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS = {"molecules": 3800, "sketches": 1500}
+STEPS = {"molecules": 3800, "sketches": 1500, "images": 1000}
 """Training steps of each demo, in its module here."""
 
 
@@ -27,7 +27,7 @@ def build_parser() -> ArgumentParser:
         "cores.",
         config=False,
     )
-    p.add_argument("modality", nargs="?", type=str, default="molecules", help=f"what to generate: {' or '.join(STEPS)}")
+    p.add_argument("modality", nargs="?", type=str, default="molecules", help=f"what to generate: {', '.join(STEPS)}")
     p.add_argument("--out", type=str, default="gendiff-demo", help="folder to make")
     defaults = ", ".join(f"{name} {steps}" for name, steps in STEPS.items())
     p.add_argument("--steps", type=int | None, default=None, help=f"training steps, batches of 64 ({defaults})")

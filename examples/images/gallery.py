@@ -1,0 +1,354 @@
+"""Every system of the field on real digits: trained, sampled, measured, and one picture of each.
+
+    python examples/images/gallery.py --out gallery
+    python examples/images/gallery.py --out gallery --systems ddpm,sr3
+    python examples/images/gallery.py --out gallery --data mnist/train --steps 20000
+
+Trains each system on four fifths of the 1,797 digits of 8 x 8 pixels that come with scikit-learn, the paper's recipe on
+a small network, measures it on the last fifth, and prints the table of docs/images.md. Restored images stand beside
+what one gets without a model: bicubic enlargement, holes filled with the mean of the rest, gray for colours. Palette
+sees the digits in a colour for each class, so that there is something to colour. `--size smallest` only shows that all
+of it runs. A run that is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gendiff
+from gendiff.data import resolve
+from gendiff.guide import ILVR, Replacement, sdedit
+from gendiff.guide.ilvr import block_mean
+from gendiff.modalities.images.classifier import accuracy, train_classifier
+from gendiff.modalities.images.draw import sheet_png
+from gendiff.modalities.images.encode import from_state, to_state
+from gendiff.modalities.images.metrics import Features, psnr
+from gendiff.modalities.images.modality import Images
+from gendiff.modalities.images.records import ImageArrays
+from gendiff.modalities.images.restore import enlarge, gray, hide, jpeg, margin, rectangle, shrink
+from gendiff.modalities.images.write import write_images
+from gendiff.model import Model
+from gendiff.ops import Random, State
+from gendiff.sample import repaint_plan
+
+
+class Size(NamedTuple):
+    """How much is done: training steps, images drawn, most steps of sampling, steps of the network that judges."""
+
+    steps: int
+    images: int
+    sampling: int
+    judging: int
+
+
+SIZES = {"smallest": Size(2, 6, 3, 3), "minutes": Size(400, 256, 100, 300)}
+
+FACTOR = 2
+"""How many times SR3 enlarges, along each side, and the side of the blocks that SDEdit and ILVR start from."""
+
+STRENGTH = 0.35
+"""How far SDEdit goes up into noise."""
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    system: str
+    command: str
+    picture: str
+    measured: str
+
+
+@dataclass
+class Studio:
+    """What all systems share.
+
+    Attributes:
+        out: Folder of runs and pictures.
+        training: Images to train on.
+        held: Images to measure on.
+        size: How much is done.
+        seed: Of everything.
+        judges: A network for each number of channels, by which images are compared.
+    """
+
+    out: Path
+    training: ImageArrays
+    held: ImageArrays
+    size: Size
+    seed: int
+    judges: dict[int, Features] = field(default_factory=dict)
+
+    def model(self, system: str, colour: bool = False, **fitting: int) -> Model:
+        """Train a system, or load the run that is there."""
+        run = self.out / "runs" / system
+        if not run.exists():
+            examples = self.out / f"training{'-colour' * colour}.npz"
+            write_images(list(self.examples(colour)[0]), examples)
+            gendiff.train("images", [examples], run, steps=self.size.steps, seed=self.seed, preset="tiny", previews=0,
+                          fitting={"system": system, **fitting}, trainer={"accelerator": "cpu"})  # fmt: skip
+        return gendiff.load(run)
+
+    def examples(self, colour: bool = False) -> tuple[ImageArrays, ImageArrays]:
+        """Return the images to train on and those to measure on, at most as many as are drawn."""
+        both = (self.training, self.held.select(np.arange(min(len(self.held), self.size.images))))
+        return tuple(coloured(part) for part in both) if colour else both
+
+    def judge(self, colour: bool = False) -> Features:
+        """Return the network by which images are compared; it learns the classes of the training images."""
+        training, _ = self.examples(colour)
+        if training.channels not in self.judges:
+            self.judges[training.channels] = Features.fit(training, self.seed, self.size.judging)
+        return self.judges[training.channels]
+
+    def steps(self, model: Model) -> int:
+        """Return the steps to sample with: those of the paper, but not more than there is time for."""
+        return min(model.sampler.steps, self.size.sampling)
+
+    def draw(self, model: Model, **options) -> ImageArrays:
+        """Return images of a model."""
+        records = model.sample(self.size.images, steps=self.steps(model), seed=self.seed, **options)
+        return ImageArrays.from_images(records)
+
+    def distance(self, images: ImageArrays, blocks: ImageArrays | None = None) -> str:
+        """Return the Fréchet distance of images, beside that of as many real ones, and of those made of blocks."""
+        real = self.held.select(np.arange(min(len(self.held), len(images))))
+        others = {"real": self.training.select(np.arange(len(real)))} | ({"blocks": blocks} if blocks else {})
+        beside = [f"{name} {self.judge().frechet(other, real):.1f}" for name, other in others.items()]
+        return f"Fréchet distance {self.judge().frechet(images, real):.1f} ({', '.join(beside)})"
+
+    def restored(self, model: Model, told: State) -> Tensor:
+        """Return what a model makes of what it is told, as bytes."""
+        random = Random(self.seed, len(next(iter(told.values()))))
+        process = model.denoiser.process
+        x = model.tuned(self.steps(model))(
+            model.denoiser, process.prior(process.noise(None, random)), None, told, random
+        )
+        return to_state(from_state(x["pixel"])[0])
+
+    def sheet(self, name: str, *rows: ImageArrays, columns: int = 16) -> str:
+        """Draw rows of images, the first of each; return the name of the picture."""
+        if len(rows) == 1:
+            images = list(rows[0].select(np.arange(min(len(rows[0]), 2 * columns))))
+        else:
+            images = [image for row in rows for image in row.select(np.arange(min(len(row), columns)))]
+            columns = min(columns, *(len(row) for row in rows))
+        sheet_png(images, self.out / f"{name}.png", columns=columns, captions=[], scale=max(1, 32 // self.held.size[0]))
+        return f"{name}.png"
+
+    def beside(self, ours: Tensor, without: Tensor, truth: ImageArrays, colour: bool = False) -> str:
+        """Return how near images come to the originals, and how near what one gets without a model."""
+        judge = self.judge(colour)
+        pairs = [arrays(x) for x in (ours, without)]
+        (near, other), (look, plain) = (
+            [float(np.mean(np.minimum(psnr(part, truth), 60))) for part in pairs],
+            [float(judge.distance(part, truth).mean()) for part in pairs],
+        )
+        return f"PSNR {near:.1f} dB ({other:.1f}), feature distance {look:.2f} ({plain:.2f})"
+
+
+def coloured(images: ImageArrays) -> ImageArrays:
+    """Return gray images with a hue for each word, and images that have colours already as they are."""
+    if images.channels >= 3:
+        return images
+    words = sorted({*images.words.tolist()})
+    turn = np.searchsorted(words, images.words) / max(1, len(words))
+    hue = 0.5 + 0.5 * np.cos(2 * np.pi * (turn[:, None] - np.arange(3) / 3))
+    pixels = np.rint(images.pixels[..., :1] * (0.15 + 0.85 * hue[:, None, None]))
+    return ImageArrays(pixels.astype(np.uint8), images.words, images.names)
+
+
+def arrays(x: Tensor, words: np.ndarray | None = None) -> ImageArrays:
+    """Return states as images."""
+    return ImageArrays(from_state(x)[0], words)
+
+
+def filled(known: Tensor) -> Tensor:
+    """Return pictures whose holes have the mean of the rest."""
+    return torch.where(known.isnan(), known.nanmean((2, 3), keepdim=True), known)
+
+
+# -- one function for each way to show a system ----------------------------------------------------------------------
+
+
+def draws(studio: Studio, system: str) -> list[Row]:
+    """Train and draw."""
+    model = studio.model(system)
+    images = studio.draw(model)
+    said = studio.distance(images)
+    if model.modality.classes:
+        said += f"; {100 * studio.judge().accuracy(images).value:.0f} % recognised as their class"
+    if system in ("iddpm", "vdm"):
+        found = model.log_prob(studio.examples()[1], steps=studio.size.sampling)
+        said += f"; at most {float((-found['log_prob'] / found['dim']).mean()) / np.log(2):.2f} bits/dim"
+    return [Row(system, command(studio, system), studio.sheet(system, images), said)]
+
+
+def classifier_free(studio: Studio, system: str) -> list[Row]:
+    """Draw with and without guidance."""
+    model = studio.model(system)
+    plain, strong = studio.draw(model), studio.draw(model, guidance=2.0)
+    right = [100 * studio.judge().accuracy(images).value for images in (plain, strong)]
+    said = f"{studio.distance(plain)}; {right[0]:.0f} % recognised as their class, {right[1]:.0f} % at guidance 2"
+    return [
+        Row(system, f"{command(studio, system)}; gendiff sample … --guidance 2", studio.sheet(system, strong), said)
+    ]
+
+
+def classifier_guided(studio: Studio, system: str) -> list[Row]:
+    """Draw with and without the gradient of a classifier of noisy images."""
+    model = studio.model(system)
+    process = model.denoiser.process
+    classifier = train_classifier(process, studio.training, studio.size.steps, seed=studio.seed, say=print)
+    classifier.save(studio.out / "runs" / f"{system}-classifier")
+    plain = studio.draw(model)
+    led = studio.draw(model, guide=classifier.guide(scale=2.0, classes=model.modality.classes))
+    right = [100 * studio.judge().accuracy(images).value for images in (plain, led)]
+    seen = 100 * accuracy(classifier, process, studio.held, 0.3)
+    said = (
+        f"{studio.distance(plain)}; {right[0]:.0f} % recognised as their class, {right[1]:.0f} % led by a classifier"
+        f" (which is right of {seen:.0f} % at t = 0.3)"
+    )
+    return [Row(system, f"{command(studio, system)}; classifier.guide(scale=2)", studio.sheet(system, led), said)]
+
+
+def enlarges(studio: Studio, system: str) -> list[Row]:
+    """Enlarge images that were made small."""
+    model, truth = studio.model(system, factor=FACTOR), studio.examples()[1]
+    big = enlarge(shrink(to_state(truth.pixels), FACTOR), FACTOR)
+    ours = studio.restored(model, {"image": big})
+    picture = studio.sheet(system, arrays(big), arrays(ours), truth)
+    told = command(studio, system, f" --factor {FACTOR}")
+    return [Row(system, told, picture, f"{studio.beside(ours, big, truth)}; in brackets bicubic")]
+
+
+def restores(studio: Studio, system: str) -> list[Row]:
+    """Fill in, continue, colour and repair, all by one model."""
+    model, truth = studio.model(system, colour=True), studio.examples(colour=True)[1]
+    x, random = to_state(truth.pixels), Random(studio.seed, len(truth))
+    holes, half = hide(x, rectangle(x, random)), hide(x, margin(x, random))
+    bad = jpeg(x, torch.full((len(x),), 10.0))
+    shown: dict[str, tuple[str, State, Tensor]] = {
+        "inpaint": ("the mean of the rest", {"known": holes}, filled(holes)),
+        "uncrop": ("the mean of the rest", {"known": half}, filled(half)),
+        "colourise": ("gray", {"image": gray(x)}, gray(x)),
+        "repair": ("JPEG of quality 10", {"image": bad}, bad),
+    }
+    rows = []
+    for task, (baseline, told, without) in shown.items():
+        ours = studio.restored(model, told)
+        said = f"{studio.beside(ours, without, truth, colour=True)}; in brackets {baseline}"
+        if "known" in told:
+            stays = ~told["known"].isnan()
+            said += f"; known pixels bit by bit the same: {bool((ours == x)[stays].all())}"
+        given = torch.where(told["known"].isnan(), 0.6, told["known"]) if "known" in told else without
+        picture = studio.sheet(f"{system}-{task}", arrays(given), arrays(ours), truth)
+        rows.append(Row(f"{system}: {task}", command(studio, system), picture, said))
+    return rows
+
+
+def varies(studio: Studio, system: str) -> list[Row]:
+    """Make digits out of rough blocks, by noise and back."""
+    model, truth = studio.model("ddpm"), studio.examples()[1]
+    rough, random = block_mean(to_state(truth.pixels), FACTOR), Random(studio.seed, len(truth))
+    x = sdedit(model.tuned(studio.steps(model)), model.denoiser, {"pixel": rough}, STRENGTH, random=random)["pixel"]
+    moved = 127.5 * float((block_mean(x, FACTOR) - rough).square().mean().sqrt())
+    said = f"{studio.distance(arrays(x), arrays(rough))}; the mean of a block moves by {moved:.0f} of 255"
+    picture = studio.sheet(system, arrays(rough), arrays(x), truth)
+    return [Row(system, f"sdedit(sampler, denoiser, guide, {STRENGTH})", picture, said)]
+
+
+def follows(studio: Studio, system: str) -> list[Row]:
+    """Give new digits the means of the blocks of given ones."""
+    model, truth = studio.model("ddpm"), studio.examples()[1]
+    low, random = block_mean(to_state(truth.pixels), FACTOR), Random(studio.seed, len(truth))
+    process = model.denoiser.process
+    noise = process.prior(process.noise(None, random))
+    hook = ILVR({"pixel": low}, FACTOR)
+    x = model.tuned(studio.steps(model))(model.denoiser, noise, None, None, random, [hook])["pixel"]
+    off = 127.5 * float((block_mean(x, FACTOR) - low).abs().max())
+    said = f"{studio.distance(arrays(x), arrays(low))}; means of blocks differ by at most {off:.0e} of 255"
+    return [Row(system, f"ILVR(reference, {FACTOR})", studio.sheet(system, arrays(low), arrays(x), truth), said)]
+
+
+def repaints(studio: Studio, system: str) -> list[Row]:
+    """Fill holes by a model that was never told of any."""
+    model, truth = studio.model("ddpm"), studio.examples()[1]
+    x, random = to_state(truth.pixels), Random(studio.seed, len(truth))
+    known = hide(x, rectangle(x, random))
+    process, stays = model.denoiser.process, ~known.isnan()
+    noise = process.prior(process.noise(None, random))
+    plan = repaint_plan(max(3, studio.size.sampling // 4), max(1, studio.size.sampling // 20), 4)
+    hook = Replacement({"pixel": x}, {"pixel": stays})
+    made = model.sampler(model.denoiser, noise, None, None, random, [hook], plan)["pixel"]
+    same = bool((to_state(from_state(made)[0]) == x)[stays].all())
+    said = (
+        f"{studio.beside(made, filled(known), truth)}; in brackets the mean of the rest; known pixels the same: {same}"
+    )
+    given = torch.where(stays, x, 0.6)
+    picture = studio.sheet(system, arrays(given), arrays(made), truth)
+    return [Row(system, "Replacement(known, keep), repaint_plan(25, 5, 4)", picture, said)]
+
+
+SHOWN: dict[str, Callable[[Studio, str], list[Row]]] = {
+    "ddpm": draws,
+    "iddpm": draws,
+    "cfg": classifier_free,
+    "adm": classifier_guided,
+    "vdm": draws,
+    "edm": draws,
+    "ncsn": draws,
+    "score-sde": draws,
+    "sr3": enlarges,
+    "palette": restores,
+    "sdedit": varies,
+    "ilvr": follows,
+    "repaint": repaints,
+}
+
+
+def command(studio: Studio, system: str, more: str = "") -> str:
+    """Return the command that trains a system."""
+    return f"gendiff train images digits --system {system}{more} --steps {studio.size.steps}"
+
+
+def main() -> None:
+    """Run the example."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, default=Path("gallery"))
+    p.add_argument("--size", choices=SIZES, default="minutes")
+    p.add_argument("--systems", default=",".join(SHOWN), help=f"some of {', '.join(SHOWN)}")
+    p.add_argument("--data", nargs="+", default=["digits"], help="images, gray or in colours, with classes")
+    p.add_argument("--steps", type=int, help="training steps, in the place of those of the size")
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args()
+    chosen = args.systems.split(",")
+    if unknown := [name for name in chosen if name not in SHOWN]:
+        p.error(f"--systems knows {', '.join(SHOWN)}, not {unknown[0]}")
+    torch.set_num_threads(1)
+    size = SIZES[args.size]._replace(**({"steps": args.steps} if args.steps else {}))
+    records, _ = Images.read(resolve(args.data))
+    order = np.random.default_rng(args.seed).permutation(len(records))
+    fifth = len(order) // 5
+    args.out.mkdir(parents=True, exist_ok=True)
+    studio = Studio(args.out, records.select(order[fifth:]), records.select(order[:fifth]), size, args.seed)
+    rows = []
+    for name in chosen:
+        rows += SHOWN[name](studio, name)
+        print(f"{rows[-1].system}: {rows[-1].measured}", flush=True)
+    lines = ["| system | command | picture | measured |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.system} | `{row.command}` | ![{row.system}]({row.picture}) | {row.measured} |" for row in rows]
+    (args.out / "gallery.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(["", *lines]))
+
+
+if __name__ == "__main__":
+    main()
