@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import dots
@@ -15,9 +16,10 @@ from gendiff.files import UserError
 from gendiff.modality import Part, Task
 from gendiff.model import Model
 from gendiff.model.edit import sampler_of, slerp
+from gendiff.model.keep import Framed, adrift, agreement, guided_plan
 from gendiff.ops import Random
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
-from gendiff.sample import Ancestral, Heun
+from gendiff.sample import Ancestral, Heun, Table
 from gendiff.schedule import Cosine, Flow
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
@@ -63,12 +65,21 @@ class Question(Part):
         pass
 
 
+@dataclass(frozen=True)
+class Steered(Task):
+    """With levels and guidance of its own."""
+
+    levels: int = 5
+    agreement: float = 1.0
+
+
 class Plane(dots.Dots):
     """Dots that can be edited, with records that are changed in place."""
 
     tasks: ClassVar = {
         "grow": Task("keep", "points stay"),
         "link": Task("keep", "points stay"),
+        "steer": Steered("keep", "points stay and draw the others to them"),
         "vary": Task("noise", "all may move"),
         "shake": Task("noise", "all may move far", strength=0.9),
         "interpolate": Task("path", "from one to another"),
@@ -82,7 +93,7 @@ class Plane(dots.Dots):
         return [x[m].clone() for x, m in zip(state["position"].cpu(), mask.cpu(), strict=True)]
 
     def parts(self, records, task, keep=None):
-        if task in ("grow", "link"):
+        if task in ("grow", "link", "steer"):
             points = records[0] if keep is None else records[0][[number - 1 for number in keep]]
             return [Points(points, len(points))]
         if task == "ask":
@@ -165,6 +176,99 @@ def test_an_entry_of_a_kept_element_may_be_free_and_follows_from_what_is_known()
     assert 0.65 * variance < free.var((0, 2)).min() < free.var((0, 2)).max() < 1.1 * variance  # coarse steps take some
 
 
+class Adrift(Points):
+    """Points of which it is known how they lie to each other, not where, in a space where everything has its place."""
+
+    adrift = ("position",)
+
+    def place(self, records, **facts):
+        pass
+
+
+def stood(places, spread=SPREAD):
+    """The exact model of the two shapes, each at a place of its own."""
+    process = JointProcess({"position": GaussianProcess(Flow(), Euclidean(2))})
+    law = {"position": (SHAPES + torch.tensor(places)[:, None], spread)}
+    return Model(Plane({4: 1}), Exact(process, [0.5, 0.5], law), Ancestral(30))
+
+
+@pytest.mark.parametrize("apart", [1.2, 1.9])
+def test_what_is_known_but_for_its_place_says_which_shape_it_is_and_the_shape_says_where(apart):
+    """The weights are those of :func:`test_the_rest_has_the_law_that_what_stays_gives_it`. Given the shape the mean of
+    both points is normal around that of the shape, with half the variance of a point."""
+    known, n = torch.tensor([[-apart / 2 + 9, 5.0], [apart / 2 + 9, 5.0]]), 400
+    places = [[0.05, 0.0], [-0.05, 0.05]]
+    wide = stood(places)
+    wide.modality.parts = lambda *_: [Adrift(known)]
+    made = torch.stack(wide.edit([], "grow", n, steps=16, resamples=16).records)
+    assert torch.allclose(made[:, 1] - made[:, 0], (known[1] - known[0]).expand(n, 2), atol=1e-5)
+    away = torch.tensor([apart - 1.2, apart - 2.0])
+    exact = torch.softmax(-(away**2) / (4 * SPREAD**2), 0)
+    shape, likely = nearest(list(made)), int(exact.argmax())
+    assert abs((shape == 1).double().mean().item() - exact[1].item()) < 3.5 * math.sqrt(0.25 / n)
+    middle = made[:, :2].mean(1)[shape == likely] - torch.tensor(places)[likely]
+    assert middle.mean(0).abs().max() < 4 * SPREAD * math.sqrt(0.5 / len(middle))
+    assert 0.7 < (middle.std() / (SPREAD * math.sqrt(0.5))).item() < 1.1  # coarse steps take some
+
+
+def test_where_nothing_has_a_place_differences_are_replaced_and_the_mean_stays():
+    """At every level: the differences of known elements are those of q(x_s | x_0), their mean is that of the state."""
+    process = JointProcess({"position": GaussianProcess(Cosine(), Euclidean(2))})
+    mask, random = torch.ones(500, 5, dtype=torch.bool), Random(0, 500)
+    known = random.normal((500, 5, 2)) * 0 + torch.arange(10.0).reshape(5, 2) * torch.tensor([1.0, -0.3])
+    keep = {"position": torch.tensor([[True, True, True, False, False]]).expand(500, 5)}
+    hook = Framed({"position": known}, keep, adrift(process, ["position"]), ["position"])
+    x = {"position": random.normal((500, 5, 2)) + 7}
+    step = next(iter(Table(process, [(0.6, 0.4)], x)))
+    alpha, sigma = step.to["position"].numbers[:2]
+    moved = hook.after(x, step, process, mask, random)["position"]
+    assert torch.equal(moved[:, 3:], x["position"][:, 3:])
+    assert torch.allclose(moved[:, :3].mean(1), x["position"][:, :3].mean(1), atol=1e-5)
+    rest = moved[:, 1:3] - moved[:, :2] - alpha * (known[:, 1:3] - known[:, :2])
+    assert (rest.mean(0).abs() < 4 * sigma * math.sqrt(2 / 500)).all()
+    covariance = torch.einsum("bid,bjd->ij", rest, rest) / 1000
+    expected = sigma**2 * torch.tensor([[2.0, -1.0], [-1.0, 2.0]])
+    assert torch.allclose(covariance, expected, atol=5 * sigma**2 * math.sqrt(8 / 1000))
+    done = hook.finish({"position": moved}, process, mask)["position"]
+    assert torch.allclose(done[:, :3] - done[:, :1], known[:, :3] - known[:, :1], atol=1e-5)
+    assert torch.allclose(done[:, :3].mean(1), moved[:, :3].mean(1), atol=1e-5)
+
+
+def test_agreement_is_the_log_probability_of_what_is_known_of_normal_data():
+    """Of independent entries of variance 1 given x_t: normal around the estimate, with the posterior variance."""
+    process = JointProcess({"position": GaussianProcess(Cosine(), Euclidean(2))})
+    exact, mask = Exact(process, [1.0], {"position": (0.0, 1.0)}), torch.ones(2, 3, dtype=torch.bool)
+    random = Random(0, 2)
+    x_t, t = {"position": random.normal((2, 3, 2))}, torch.tensor([0.3, 0.8])
+    estimate = exact(x_t, t, mask)
+    keep = {"position": torch.tensor([[True, False, True]]).expand(2, 3)}
+    (alpha, sigma) = (
+        value[:, None, None] for value in (process["position"].schedule.alpha(t), process["position"].schedule.sigma(t))
+    )
+    law = torch.distributions.Normal(alpha * x_t["position"], sigma)  # alpha² + sigma² = 1
+    values = []
+    for known in random.normal((2, 2, 3, 2)).unbind(1):
+        log_prob = agreement({"position": known}, keep, process)
+        values.append(log_prob(estimate.data, t, mask) - law.log_prob(known)[:, [0, 2]].sum((1, 2)))
+    assert torch.allclose(values[0], values[1], atol=1e-5)
+
+
+def test_guided_walks_cost_as_much_as_they_say():
+    """A guided walk costs three: each level is walked a third as often as asked for, in however much noise."""
+    wide = shapes()
+    sampler = sampler_of(wide, "steer")
+    assert sampler.steps == 5
+    plan = guided_plan(wide, sampler, 8)
+    assert sum(t > s for t, s in plan) == 1 + 5 * 8 + 4
+    levels = Flow().log_snr(torch.tensor([t for t, s in plan if t > s], dtype=torch.float64)).unique()
+    assert torch.allclose(levels[1:6].diff(), torch.tensor(7 / 5, dtype=torch.float64))  # even, from -5 to 2
+    calls = []
+    forward = wide.denoiser.forward
+    wide.denoiser.forward = lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1]
+    wide.edit([SHAPES[0, :2]], "steer", 1, resamples=24)
+    assert len(calls) == 45
+
+
 def test_what_is_asked_for_is_the_parts_own_or_the_users():
     asked = shapes()
     assert nearest(asked.edit([1], "ask", 12).records).tolist() == [1] * 12
@@ -180,7 +284,7 @@ def test_what_is_asked_for_is_the_parts_own_or_the_users():
         assert torch.stack(made)[:, 2:].sub(torch.stack(made)[:, :2].mean(1, keepdim=True)).norm(dim=-1).mean() > 1.8
     told = asked.edit([SHAPES[0], SHAPES[0]], "interpolate", 3, steps=20, condition={"component": 0}).records
     assert torch.allclose(told[0], SHAPES[0], atol=2e-2)
-    with pytest.raises(UserError, match="without conditions, so 'component'"):
+    with pytest.raises(UserError, match="'component' cannot be asked of this model"):
         asked.modality.condition = lambda wanted: dots.Dots.condition(asked.modality, wanted)
         asked.edit([SHAPES[0]], "vary", 1, condition={"component": 0})
 
@@ -340,7 +444,11 @@ def test_samplers_of_the_tasks():
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("shrink", {}, r"--task must be one of grow, link, vary, shake, interpolate, ask for dots, got 'shrink'"),
+        (
+            "shrink",
+            {},
+            r"--task must be one of grow, link, steer, vary, shake, interpolate, ask for dots, got 'shrink'",
+        ),
         ("grow", {"resamples": 0}, "--resamples must be at least 1, got 0"),
         ("grow", {"steps": 0}, "--steps must be at least 1, got 0"),
         ("grow", {"sizes": (None, 2)}, r"--size allows 2 at most, and 2 stay; allow 3 or more, or keep fewer"),
@@ -349,8 +457,12 @@ def test_samplers_of_the_tasks():
         ("grow", {"batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ("vary", {"strength": -0.1}, r"--strength must lie in \[0, 1\]"),
         ("vary", {"strength": math.nan}, r"--strength must lie in \[0, 1\]"),
-        ("vary", {"keep": [1]}, "--keep belongs to grow and link; vary may change every element"),
-        ("vary", {"sizes": (3, 3)}, "--size belongs to grow and link and ask; vary takes its sizes from the input"),
+        ("vary", {"keep": [1]}, "--keep belongs to grow and link and steer; vary may change every element"),
+        (
+            "vary",
+            {"sizes": (3, 3)},
+            "--size belongs to grow and link and steer and ask; vary takes its sizes from the input",
+        ),
         ("vary", {"guidance": 2.0}, "--guidance 2 strengthens a condition, and none is given"),
         ("vary", {"guidance": math.nan}, "--guidance must be a finite number, got nan"),
         ("interpolate", {"n": 1}, "-n must be at least 2 for a path"),

@@ -31,8 +31,23 @@ from gendiff.ops import State
 if TYPE_CHECKING:
     from gendiff.modalities.sketches.modality import Sketches
 
+
+@dataclass(frozen=True)
+class Completion(Task):
+    """A task of the kind "keep" with walks of its own (see :func:`gendiff.model.edit.edit`).
+
+    Attributes:
+        levels: Levels of noise, by default.
+        agreement: Weight of the guidance that makes what is drawn agree with what stays.
+    """
+
+    levels: int = 7
+    agreement: float = 2.0
+
+
 TASKS = {
-    "complete": Task("keep", "strokes of the input stay as they are, the rest is drawn after them"),
+    "complete": Completion("keep", "strokes of the input stay as they are, the rest is drawn after them"),
+    "continue": Completion("keep", "points of the input stay as they are, and the last stroke may go on"),
     "heal": Task("noise", "a clean drawing from a rough one, point by point", strength=0.2),
     "vary": Task("noise", "variations of a drawing", strength=0.5),
     "interpolate": Task("path", "the way from one drawing to another"),
@@ -71,7 +86,7 @@ def parts(
     Arguments:
         adapter: The adapter of the model.
         records: Drawings as they were read, or a list of :class:`Sketch`.
-        task: "complete", "heal", "vary", "interpolate" or "trace".
+        task: "complete", "continue", "heal", "vary", "interpolate" or "trace".
         keep: Numbers of the strokes that stay, from 1; they come in the order of the input. All if None.
         side: Larger side of the finished drawing in the unit of the input.
 
@@ -87,17 +102,18 @@ def parts(
     if task == "trace":
         return [replace(Drawing.trace(adapter, arrays[0], side), task=task)]
     if reason := adapter.unknown(arrays)[0]:
-        raise UserError(f"the input {reason}")
-    if task == "complete":
-        found = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side)]
+        raise UserError(f"the input has {reason}")
+    stays = TASKS[task].kind == "keep"
+    if stays:
+        found = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side, goes_on=task == "continue")]
     else:
         found = [Drawing.whole(adapter, sketch, side) for sketch in arrays]
     longest = adapter.sizes.high
     for part in found:
-        if len(part) + (task == "complete") > longest:
+        if len(part) + stays > longest:
             raise UserError(
                 f"the input has {len(part):,} points, and the model knows drawings of at most {longest:,}"
-                + (", the rest included; keep fewer strokes" if task == "complete" else "; simplify it")
+                + (", the rest included; keep fewer strokes" if stays else "; simplify it")
                 + ", or train on longer ones"
             )
     return [replace(part, task=task) for part in found]
@@ -112,7 +128,10 @@ class Drawing(Part):
         state: What the model sees of it.
         unit: Units of the input in one of the training data.
         stays: Whether it stays.
-        known: Of one that stays, which entries are known: not the first offset, which is from the centre of the whole.
+        known: Of one that stays, which entries are known: not the first offset, which is from the centre of the whole,
+            nor, if its last stroke may go on, whether that ends.
+        adrift: Fields of positions, of one that stays: they are around the centre of the whole, which is not known, so
+            what is known of them moves together.
         condition: Its class, if the model knows it, or the cloud that it is.
         order: See :class:`gendiff.modality.Part`.
         note: What to say of its scale, or "".
@@ -124,6 +143,7 @@ class Drawing(Part):
     unit: float
     stays: bool = False
     known: Mapping[str, Tensor] = field(default_factory=dict)
+    adrift: tuple[str, ...] = ()
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     order: Tensor | None = None
     note: str = ""
@@ -137,17 +157,17 @@ class Drawing(Part):
         return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), note=note)
 
     @classmethod
-    def prefix(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
-        """Return strokes that stay while others are drawn after them."""
-        if adapter.representation == "absolute":
-            raise UserError(
-                "complete needs a model of offsets, and this one knows positions; train with --representation offset"
-            )
+    def prefix(cls, adapter: Sketches, sketch: Sketch, side: float | None, goes_on: bool = False) -> Drawing:
+        """Return strokes that stay while others are drawn after them; the last one may go on if `goes_on`."""
         unit, note = _unit(adapter, sketch, side, PIECE)
         state = _state(adapter, _seen(adapter, _scaled(sketch, unit)))
-        free = dict.fromkeys(state.keys() & {"position"}, torch.zeros(len(state["stroke"]), dtype=torch.bool))
-        known = {"stroke": torch.arange(len(state["stroke"])) > 0, **free}
-        return cls(sketch, state, unit, True, known, _class(adapter, sketch), note=note)
+        number, known = torch.arange(len(state["stroke"])), {}
+        if adapter.representation != "absolute":
+            known["stroke"] = number > 0
+        if goes_on and adapter.has_pen:
+            known["pen"] = number < len(number) - 1
+        adrift = {"offset": (), "absolute": ("stroke",), "both": ("position",)}[adapter.representation]
+        return cls(sketch, state, unit, True, known, adrift, _class(adapter, sketch), note=note)
 
     @classmethod
     def trace(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
@@ -183,7 +203,8 @@ class Drawing(Part):
     def place(self, records: list[Any], **facts: Any) -> None:
         """Move drawings to where the input stands, at its scale; strokes that stay are the input's own numbers.
 
-        The task is noted as `edit`, and the number of points that stay, the first ones, as `kept`.
+        The task is noted as `edit`, and the number of points that stay, the first ones, as `kept`. A last stroke that
+        goes on ends where the model has it.
         """
         seen, stay = len(self), len(self.sketch)
         for record in records:
@@ -191,9 +212,9 @@ class Drawing(Part):
             if self.stays:
                 last = self.sketch.points[-1]
                 points = np.concatenate([self.sketch.points, points[seen:] + (last - points[seen - 1])])
-                record.pen = np.concatenate([self.sketch.pen, record.pen[seen:]])
-                if not record.has_pen:
-                    record.pen[stay - 1] = stay == len(points)
+                goes_on = "pen" in self.known or not record.has_pen
+                ends = self.sketch.pen[:-1], record.pen[seen - 1 :] if goes_on else [True, *record.pen[seen:]]
+                record.pen = np.concatenate(ends)
                 facts["kept"] = stay
             else:
                 points = points + box(self.sketch.points)[0]
@@ -202,10 +223,14 @@ class Drawing(Part):
             record.facts.update(facts, edit=self.task)
 
     def remark(self, records: list[Any]) -> str:
-        """Return how the input was taken: its scale, and its class."""
+        """Return how the input was taken: its scale, its class, and whether its last stroke goes on."""
         asked = "class" in self.condition and all(record.word == self.sketch.word for record in records)
         word = f"class {self.sketch.word} as the input has it; --class asks for another" if asked else ""
-        return "; ".join(filter(None, [self.note, word]))
+        ends = ""
+        if "pen" in self.known:
+            number = sum(not record.pen[len(self.sketch) - 1] for record in records)
+            ends = f"the last stroke goes on in {number:,} of {len(records):,}"
+        return "; ".join(filter(None, [self.note, word, ends]))
 
 
 def _strokes(sketch: Sketch, keep: Sequence[int] | None) -> Sketch:

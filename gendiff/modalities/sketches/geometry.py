@@ -43,6 +43,12 @@ def boxed(arrays: SketchArrays) -> SketchArrays:
     return moved(arrays, arrays.points * (BOX / np.where(side > 0, side, BOX))[arrays.sketch_of_point, None])
 
 
+def prepared(arrays: SketchArrays, spacing: float | None, epsilon: float | None) -> SketchArrays:
+    """Return the sketches resampled, then simplified, each if it is asked for."""
+    arrays = resample(arrays, spacing) if spacing else arrays
+    return simplify(arrays, epsilon) if epsilon else arrays
+
+
 def simplify(arrays: SketchArrays, epsilon: float) -> SketchArrays:
     """Return the sketches without the points that their strokes do not need (Ramer 1972, Douglas and Peucker 1973).
 

@@ -22,11 +22,10 @@ from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, from_state
 from gendiff.modalities.sketches.networks import build_network
 from gendiff.modalities.sketches.points import cloud
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
-from gendiff.modality import Modality, Option, Part, Table
-from gendiff.objective import Objective
+from gendiff.modalities.sketches.write import EXTENSIONS, write_sketches
+from gendiff.modality import Modality, Option, Part, Table, class_numbers
 from gendiff.ops import Random, State
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess, Process
-from gendiff.sample import DPMSolver, Sampler
 from gendiff.schedule import Cosine
 from gendiff.sizes import ClassSizes
 from gendiff.space import Euclidean
@@ -38,6 +37,10 @@ SIMPLIFY = (
     "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (QuickDraw: 2)"
 )
 RESAMPLE = "points evenly along strokes, at this spacing where the larger side of a sketch is 255"
+LONGEST = "leave out sketches of more points than this, as the model sees them"
+
+PROTOCOL = ("simplify", "resample", "boxed", "max_points")
+"""What was done to the examples, and has to be done to whatever samples are compared with."""
 
 
 class Sketches(Modality):
@@ -58,6 +61,7 @@ class Sketches(Modality):
             anything else; None for none.
         resample: Spacing of :func:`gendiff.modalities.sketches.geometry.resample`, likewise.
         boxed: Whether every sketch is scaled to a box of 255.
+        max_points: The most points of a sketch after all this; longer ones are none of its data. None for any number.
         augment: Half of the range of the random scale of each axis in training (0: none).
         points: Whether a cloud of points can be asked for.
 
@@ -66,7 +70,7 @@ class Sketches(Modality):
     """
 
     name = "sketches"
-    extensions = (".ndjson", ".ndjson.gz", ".npz", ".svg", ".csv", ".png", ".gif")
+    extensions = EXTENSIONS
     limits = (
         "What it draws resembles its training data, biases included; of few examples it may draw copies.",
         "It knows only the classes and lengths of its training data.",
@@ -79,9 +83,11 @@ class Sketches(Modality):
         Option("representation", "fit", "offset", "what a point is: offset, absolute or both", REPRESENTATIONS),
         Option("simplify", "fit", None, SIMPLIFY, kind=float),
         Option("resample", "fit", None, RESAMPLE, kind=float),
+        Option("max_points", "fit", None, LONGEST, kind=int),
         Option("augment", "fit", 0.0, "random scale of each axis in training: 0.15 for 0.85 to 1.15", kind=float),
         Option("simplify", "evaluate", None, f"of the reference (default: as the model): {SIMPLIFY}", kind=float),
         Option("resample", "evaluate", None, f"of the reference (default: as the model): {RESAMPLE}", kind=float),
+        Option("max_points", "evaluate", None, f"of the reference (default: as the model): {LONGEST}", kind=int),
     )
 
     def __init__(
@@ -100,6 +106,7 @@ class Sketches(Modality):
         boxed: bool = False,
         augment: float = 0.0,
         points: bool = False,
+        max_points: int | None = None,
     ):
         if representation not in REPRESENTATIONS or pen not in PENS:
             raise ValueError(
@@ -117,17 +124,30 @@ class Sketches(Modality):
         self.dimensions, self.has_pen, self.boxed, self.points = dimensions, has_pen, boxed, points
         self.scale, self.position_scale, self.pen_share = float(scale), float(position_scale), float(pen_share)
         self.representation, self.pen = representation, pen
-        self.simplify, self.resample, self.augment = simplify, resample, augment
+        self.simplify, self.resample, self.augment, self.max_points = simplify, resample, augment, max_points
 
     @classmethod
     def read(
-        cls, paths: Sequence[str | Path], on_error: str = "stop", no_pen: bool = False, **options: Any
+        cls,
+        paths: Sequence[str | Path],
+        on_error: str = "stop",
+        no_pen: bool = False,
+        max_points: int | None = None,
+        simplify: float | None = None,
+        resample: float | None = None,
+        **options: Any,
     ) -> tuple[SketchArrays, Any]:
-        """Read files of sketches; formats and options as `gendiff.modalities.sketches.read.read_sketches`."""
+        """Read files of sketches; formats and options as `gendiff.modalities.sketches.read.read_sketches`.
+
+        Sketches of more than `max_points` points, counted as a model of this `simplify` and `resample` sees them, are
+        left out and reported. Those that are read are neither simplified nor resampled.
+        """
         from gendiff.modalities.sketches.read import read_sketches
 
+        _check(simplify, resample, max_points)
         pen: Any = "none" if no_pen else "auto"
-        return read_sketches([Path(path) for path in paths], on_error, pen=pen, **options)  # type: ignore[arg-type]
+        prepared = {"longest": max_points, "simplify": simplify, "resample": resample}
+        return read_sketches([Path(path) for path in paths], on_error, pen=pen, **prepared, **options)  # type: ignore[arg-type]
 
     @classmethod
     def fit(
@@ -138,6 +158,7 @@ class Sketches(Modality):
         simplify: float | None = None,
         resample: float | None = None,
         augment: float = 0.0,
+        max_points: int | None = None,
         conditions: Sequence[str] = (),
         **_: Any,
     ) -> Sketches:
@@ -150,13 +171,15 @@ class Sketches(Modality):
             simplify: As the class says.
             resample: As the class says.
             augment: As the class says.
+            max_points: As the class says; read the examples with the same, :meth:`encode` refuses longer ones.
             conditions: "points", to turn point clouds and pictures into strokes; classes need not be named.
 
         Raises:
-            UserError: for another condition, or sketches without extent.
+            UserError: for another condition, a number out of range, sketches without extent, or none that is so short.
         """
         if unknown := sorted({*conditions} - {"points", "class"}):
             raise UserError(f"--condition knows points here (classes are taken from the files), not {unknown[0]!r}")
+        _check(simplify, resample, max_points)
         side = geometry.boxes(records)[1]
         low, high = np.quantile(side[side > 0], (0.05, 0.95)) if (side > 0).any() else (0.0, 0.0)
         if not high > 0:
@@ -165,6 +188,10 @@ class Sketches(Modality):
             {"": {1: 1}}, simplify=simplify, resample=resample, boxed=bool(records.has_pen and high > SPREAD * low)
         )
         ready = draft.preprocess(records)
+        if max_points is not None:
+            ready = ready.select(ready.num_points <= max_points)
+            if not len(ready):
+                raise UserError(f"no sketch has at most {max_points:,} points; allow more with --max-points")
         words = sorted(set(ready.words.tolist()) - {""})
         classes = words if len(words) > 1 else []
         if "class" in conditions and not classes:
@@ -192,24 +219,21 @@ class Sketches(Modality):
             draft.boxed,
             augment,
             "points" in conditions,
+            max_points,
         )
 
     def preprocess(self, records: SketchArrays) -> SketchArrays:
         """Return sketches as the model knows them: boxed, resampled, simplified, whichever it was fitted to."""
         ready = geometry.boxed(records) if self.boxed else records
-        ready = geometry.resample(ready, self.resample) if self.resample else ready
-        return geometry.simplify(ready, self.simplify) if self.simplify else ready
+        return geometry.prepared(ready, self.resample, self.simplify)
 
     def encode(self, records: SketchArrays) -> Ragged:  # noqa: D102
         for place, reason in enumerate(self.unknown(records), 1):
             if reason:
-                raise UserError(f"sketch {place:,}: {reason}")
+                raise UserError(f"sketch {place:,}: has {reason}")
         ready = self.preprocess(records)
         ragged = to_ragged(ready, self.scale, self.position_scale, self.representation, self.pen)
-        condition: State = {}
-        if self.classes:
-            number = {word: i for i, word in enumerate(self.classes)}
-            condition["class"] = torch.tensor([number.get(word, -1) for word in ready.words.tolist()])
+        condition = self.class_condition(ready.words.tolist())
         if self.points:
             condition["points"] = torch.from_numpy(cloud(ready) / self.position_scale).float()
         return replace(ragged, condition=condition)
@@ -217,23 +241,24 @@ class Sketches(Modality):
     def unknown(self, records: SketchArrays) -> list[str]:  # noqa: D102
         reason = ""
         if records.dimensions != self.dimensions:
-            reason = f"has points of {records.dimensions} coordinates; this model knows {self.dimensions}"
+            reason = f"points of {records.dimensions} coordinates; this model knows {self.dimensions}"
         elif records.has_pen and not self.has_pen:
-            reason = "has a pen; this model knows sequences without one"
+            reason = "a pen; this model knows sequences without one"
         elif self.has_pen and not records.has_pen:
-            reason = "has no pen; this model knows drawings"
-        return [reason] * len(records)
+            reason = "no pen; this model knows drawings"
+        if reason or self.max_points is None:
+            return [reason] * len(records)
+        longest = self.max_points
+        return [
+            f"{n:,} points; this model knows {longest:,} at most" if n > longest else ""
+            for n in self.preprocess(records).num_points.tolist()
+        ]
 
     def condition(self, wanted: Mapping[str, Any]) -> State:  # noqa: D102
         state: State = {}
         for name, value in wanted.items():
             if name == "class" and self.classes:
-                words = [value] if isinstance(value, (str, int)) else list(value)
-                for word in words:
-                    if str(word) not in self.classes:
-                        some = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
-                        raise UserError(f"class {word!r} cannot be asked of this model; it knows {some}")
-                state["class"] = torch.tensor([self.classes.index(str(word)) for word in words])
+                state["class"] = class_numbers(value, self.classes)
             elif name == "points" and self.points:
                 points = torch.as_tensor(value).float()
                 state["points"] = points[None] if points.dim() == 2 else points
@@ -254,13 +279,8 @@ class Sketches(Modality):
     def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Sketch]:
         """Return sketches around the origin, in the units of the training data."""
         points, ends = from_state(state, mask, self.scale, self.position_scale, self.representation)
-        words = [""] * len(points)
-        if self.classes and condition and "class" in condition:
-            words = [self.classes[i] if i >= 0 else "" for i in condition["class"].tolist()]
+        words = self.class_words(condition, len(points))
         return [Sketch(x, pen, word, has_pen=self.has_pen) for x, pen, word in zip(points, ends, words, strict=True)]
-
-    def redraw(self, records: SketchArrays) -> list[Sketch]:  # noqa: D102
-        return list(records)
 
     @classmethod
     def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Any]:  # noqa: D102
@@ -307,12 +327,6 @@ class Sketches(Modality):
             scale["pen"] = round(math.sqrt(self.pen_share * (1 - self.pen_share)), 6)
         return Denoiser(self.network(preset, network), self.process(), rows, scale)
 
-    def objective(self) -> Objective:  # noqa: D102
-        return Objective("network")
-
-    def sampler(self) -> Sampler:  # noqa: D102
-        return DPMSolver(20)
-
     def draw_sizes(  # noqa: D102
         self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None
     ) -> Tensor:
@@ -335,61 +349,59 @@ class Sketches(Modality):
         return {n: x * factor.to(x) if n in ("stroke", "position") else x for n, x in state.items()}
 
     def protocol(self) -> dict[str, Any]:  # noqa: D102
-        return {"simplify": self.simplify, "resample": self.resample, "boxed": self.boxed}
+        return {name: getattr(self, name) for name in PROTOCOL}
 
     def labels(self, records: SketchArrays) -> list[str]:
         """Return the word of each sketch."""
         return records.words.tolist()
 
-    def annotate(self, records: list[Sketch], **facts: Any) -> None:
-        """Note where each sketch comes from."""
-        first = facts.pop("index", None)
-        for i, sketch in enumerate(records):
-            sketch.facts.update({name: value for name, value in facts.items() if value is not None})
-            if first is not None:
-                sketch.facts["index"] = first + i
+    def valid(self, record: Sketch) -> bool:
+        """Return whether a sketch is finite and has two distinct points."""
+        return bool(np.isfinite(record.points).all() and np.ptp(record.points, axis=0).any())
 
-    def keep(self, records: list[Sketch], wanted: Sequence[str], known: set[str]) -> list[bool]:
-        """Return which sketches are all of "valid" (finite, with two distinct points) and "new" that are wanted.
-
-        Raises:
-            UserError: for another word.
-        """
-        for word in wanted:
-            if word not in ("valid", "new"):
-                raise UserError(f"--only knows valid and new, not {word!r}")
-        return [
-            bool(np.isfinite(s.points).all() and np.ptp(s.points, axis=0).any())
-            and ("new" not in wanted or identity(s) not in known)
-            for s in records
-        ]
+    def identity(self, record: Sketch) -> str:
+        """Return :func:`identity`."""
+        return identity(record)
 
     def known(self, records: SketchArrays) -> set[str]:
         """Return identities of examples as the model knows them; see :func:`identity`."""
         return {identity(sketch) for sketch in self.preprocess(records)}
 
     def write(self, records: list[Sketch], path: str | Path) -> int:  # noqa: D102
-        from gendiff.modalities.sketches.write import write_sketches
-
         return write_sketches(records, Path(path))
 
     @classmethod
     def write_examples(cls, records: SketchArrays, path: str | Path) -> None:  # noqa: D102
-        from gendiff.modalities.sketches.write import write_sketches
-
         write_sketches(list(records), Path(path))
 
     @classmethod
     def evaluate(cls, generated: SketchArrays, reference: SketchArrays, **options: Any) -> Table:
-        """Return the metrics; the reference and the training data are prepared by the protocol of the model first."""
+        """Return the metrics; the reference and the training data are prepared by the protocol of the model first.
+
+        Raises:
+            UserError: for a number out of range, or if no real sketch is as short as the protocol has it.
+        """
         from gendiff.modalities.sketches import metrics
 
-        draft = cls(
-            {"": {1: 1}}, **{name: options.pop(name) for name in ("simplify", "resample", "boxed") if name in options}
-        )
+        draft = cls({"": {1: 1}}, **{name: options.pop(name) for name in PROTOCOL if name in options})
+        _check(draft.simplify, draft.resample, draft.max_points)
         training = options.pop("training", None)
-        training = None if training is None else draft.preprocess(training)
-        return metrics.evaluate(generated, draft.preprocess(reference), training=training, **options)
+        real = draft._comparable(reference)
+        known = None if training is None else draft._comparable(training)
+        table = metrics.evaluate(generated, real, training=known, **options)
+        if left := len(reference) - len(real):
+            longer = f"{left:,} of {len(reference):,} of the reference, of more than {draft.max_points:,} points"
+            table = replace(table, facts={**table.facts, "left out": longer})
+        return table
+
+    def _comparable(self, records: SketchArrays) -> SketchArrays:
+        """Return real sketches as the model knows them, without those that are too long for it."""
+        ready = self.preprocess(records)
+        if self.max_points is not None:
+            ready = ready.select(ready.num_points <= self.max_points)
+            if len(records) and not len(ready):
+                raise UserError(f"no real sketch has at most {self.max_points:,} points; see --max-points")
+        return ready
 
     def draw(self, records: list[Sketch], path: str | Path, **options: Any) -> None:  # noqa: D102
         from gendiff.modalities.sketches import draw
@@ -412,6 +424,12 @@ class Sketches(Modality):
         strokes = int(record.pen.sum())
         caption = f"{record.word} · " * bool(record.word) + f"{len(record)} points"
         return svg(record), caption + f", {strokes} strokes" * record.has_pen, ""
+
+
+def _check(simplify: float | None, resample: float | None, max_points: int | None) -> None:
+    for option, value, least in (("simplify", simplify, 0), ("resample", resample, 0), ("max-points", max_points, 1)):
+        if value is not None and not value >= least:
+            raise UserError(f"--{option} must be at least {least}, got {value:g}")
 
 
 def identity(sketch: Sketch) -> str:

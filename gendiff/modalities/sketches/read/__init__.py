@@ -23,7 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gendiff.files import UserError, check_file, ending, sha256
+from gendiff.modalities.sketches.geometry import prepared
 from gendiff.modalities.sketches.read.ndjson import parse_ndjson
 from gendiff.modalities.sketches.read.npz import parse_npz
 from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_POINTS, Bad, Raw, clean
@@ -47,6 +51,9 @@ def read_sketches(
     pen: Literal["auto", "none"] = "auto",
     max_points: int = MAX_POINTS,
     tolerance: float = TOLERANCE,
+    longest: int | None = None,
+    resample: float | None = None,
+    simplify: float | None = None,
 ) -> tuple[SketchArrays, ReadReport]:
     """Read the sketches of one or several files.
 
@@ -59,6 +66,9 @@ def read_sketches(
             column of flags is a pen.
         max_points: Longer sketches cannot be used.
         tolerance: How far the points of SVG may lie off its curves, as a share of the larger side of the drawing.
+        longest: Leave out, and count, sketches of more points than this when they are resampled and simplified.
+        resample: Spacing of :func:`gendiff.modalities.sketches.geometry.resample`, for `longest` alone.
+        simplify: Tolerance of :func:`gendiff.modalities.sketches.geometry.simplify`, for `longest` alone.
 
     Returns:
         The sketches, in the order of the files, and the report.
@@ -89,7 +99,7 @@ def read_sketches(
             raise UserError(
                 f"{path}: unknown extension {ending(path)!r}; sketches are read from {known}, and text packed as .gz"
             )
-    reader = _Reader(on_error, split, pen, max_points, tolerance, ReadReport())
+    reader = _Reader(on_error, split, pen, max_points, tolerance, longest, resample, simplify, ReadReport())
     parts = [(path, part) for path in files for part in reader.read(path)]
     report = reader.report
     if not any(len(part) for _, part in parts):
@@ -114,6 +124,9 @@ class _Reader:
     pen: str
     max_points: int
     tolerance: float
+    longest: int | None
+    resample: float | None
+    simplify: float | None
     report: ReadReport
     numbers: int = 0  # coordinates read so far
 
@@ -126,7 +139,8 @@ class _Reader:
                 self._refuse(path, record)
             report.records += 1 if isinstance(part, Bad) else len(part.numbers)
             if isinstance(part, Raw):
-                arrays = part.without(bad, word)
+                numbers = part.numbers[~np.isin(part.numbers, [record.number for record in bad])]
+                arrays = self._short(path, part.without(bad, word), numbers)
                 kept += len(arrays)
                 self.numbers += arrays.points.size
                 if self.numbers > MAX_NUMBERS:
@@ -146,14 +160,30 @@ class _Reader:
 
     def _refuse(self, path: Path, record: Bad) -> None:
         """Stop at, or count, a record that cannot be used."""
-        unit = "line" if ending(path).startswith(".ndjson") else "record"
-        where = f"{unit} {record.number:,}" + (f" ({clean(record.name, 60)})" if record.name else "")
+        where = _place(path, record.number) + (f" ({clean(record.name, 60)})" if record.name else "")
         reason = clean(record.reason, 200)
         if self.on_error == "stop":
             raise UserError(f"{path}, {where}: {reason}; leave such records out with --on-error skip")
         kind, _, detail = reason.partition(": ")
         self.report.skipped[kind] += 1
         self.report.examples.setdefault(kind, f"{path.name}, {where}" + (f": {detail}" if detail else ""))
+
+    def _short(self, path: Path, arrays: SketchArrays, numbers: NDArray[np.int64]) -> SketchArrays:
+        """Return the sketches that are short enough; the others, records of these numbers, are counted."""
+        if self.longest is None:
+            return arrays
+        count = prepared(arrays, self.resample, self.simplify).num_points
+        long = np.flatnonzero(count > self.longest)
+        if len(long):
+            kind = f"more than {self.longest:,} points"
+            self.report.skipped[kind] += len(long)
+            first = f"{path.name}, {_place(path, numbers[long[0]])}: {count[long[0]]:,}"
+            self.report.examples.setdefault(kind, first)
+        return arrays.select(count <= self.longest)
+
+
+def _place(path: Path, number: int) -> str:
+    return f"{'line' if ending(path).startswith('.ndjson') else 'record'} {number:,}"
 
 
 def class_of(path: Path) -> str:
