@@ -27,6 +27,7 @@ import gendiff
 from gendiff.data import resolve
 from gendiff.guide import ILVR, Replacement, sdedit
 from gendiff.guide.ilvr import block_mean
+from gendiff.modalities.images.bits import bits_per_dim
 from gendiff.modalities.images.classifier import accuracy, train_classifier
 from gendiff.modalities.images.draw import sheet_png
 from gendiff.modalities.images.encode import from_state, to_state
@@ -141,7 +142,7 @@ class Studio:
         else:
             images = [image for row in rows for image in row.select(np.arange(min(len(row), columns)))]
             columns = min(columns, *(len(row) for row in rows))
-        sheet_png(images, self.out / f"{name}.png", columns=columns, captions=[], scale=max(1, 32 // self.held.size[0]))
+        sheet_png(images, self.out / f"{name}.png", columns=columns, captions=[], scale=max(1, 48 // self.held.size[0]))
         return f"{name}.png"
 
     def beside(self, ours: Tensor, without: Tensor, truth: ImageArrays, colour: bool = False) -> str:
@@ -186,9 +187,12 @@ def draws(studio: Studio, system: str) -> list[Row]:
     said = studio.distance(images)
     if model.modality.classes:
         said += f"; {100 * studio.judge().accuracy(images).value:.0f} % recognised as their class"
-    if system in ("iddpm", "vdm"):
-        found = model.log_prob(studio.examples()[1], steps=studio.size.sampling)
-        said += f"; at most {float((-found['log_prob'] / found['dim']).mean()) / np.log(2):.2f} bits/dim"
+    if system in ("ddpm", "iddpm", "vdm"):
+        x = {"pixel": to_state(studio.examples()[1].pixels)}
+        with model.evaluating():
+            random = Random(studio.seed, len(x["pixel"]))
+            bits = bits_per_dim(model.denoiser, x, random=random, terms=studio.size.sampling)  # of 1,000
+        said += f"; at most {float(bits.mean()):.2f} bits/dim"
     return [Row(system, command(studio, system), studio.sheet(system, images), said)]
 
 

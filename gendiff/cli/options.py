@@ -39,7 +39,7 @@ def in_config(argv: Sequence[str], name: str) -> str | None:
 def modality_of_file(path: str | Path, named: str | None, sidecar: dict[str, Any]) -> Kind:
     """Return the adapter of a file of samples: the one that is named, that of its sidecar, or that of its ending.
 
-    The ending of a folder is "/".
+    The ending of a folder without one is "/".
 
     Raises:
         UserError: for a name that there is not, or an ending of no adapter.
@@ -48,7 +48,7 @@ def modality_of_file(path: str | Path, named: str | None, sidecar: dict[str, Any
     if known:
         return find_modality(str(known))
     kinds = [find_modality(name) for name in installed()]
-    suffix = "/" if Path(path).is_dir() else ending(path)
+    suffix = ending(path) or "/" * Path(path).is_dir()
     fitting = [kind for kind in kinds if suffix in kind.extensions]
     if not fitting:
         raise UserError(f"{path}: no modality writes such files; say --modality {' or '.join(installed())}")

@@ -13,6 +13,7 @@ from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import model_folder, protocol, read_sidecar
 from gendiff.data import resolve
 from gendiff.files import UserError, check_target, read_json
+from gendiff.modality import find_modality
 
 
 def build_parser() -> ArgumentParser:
@@ -55,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     check_target(output, (".html", ".htm"))
     if run:
         config: Any = read_json(model_folder(source) / "config.json")
-        run_page(output, source, config.get("info", {}), f"gendiff run: {source.resolve().name}")
+        photos = find_modality(config["modality"]["name"]).photos
+        run_page(output, source, config.get("info", {}), f"gendiff run: {source.resolve().name}", photos)
     else:
         sidecar = read_sidecar(source)
         kind: Any = modality_of_file(source, args.modality, sidecar)

@@ -359,6 +359,9 @@ class Modality(Configurable, ABC):
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:
         """Draw records as one picture."""
 
+    photos = False
+    """Whether its pictures have colours of their own, and are not drawn in ink."""
+
     films: tuple[str, ...] = ()
     """Endings of the files that :meth:`film` writes; none if there is no such method."""
 

@@ -29,11 +29,13 @@ class Picture:
         image: SVG (text or bytes), PNG or JPEG bytes.
         caption: Text below it.
         flag: A word of warning on it, such as "invalid"; none by default.
+        photo: Whether its colours are its own; others, drawn in ink, turn light on a dark page.
     """
 
     image: bytes | str
     caption: str = ""
     flag: str = ""
+    photo: bool = False
 
     def uri(self) -> str:
         """Return the picture as a data URI.

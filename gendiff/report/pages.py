@@ -18,7 +18,7 @@ SHOWN = 200
 
 def gallery(modality: Modality, records: Sequence[Any], title: str = "Samples") -> Gallery:
     """Return samples as a section: the first of them, all kinds, nothing picked."""
-    shown = [Picture(*modality.picture(record)) for record in records[:SHOWN]]
+    shown = [Picture(*modality.picture(record), photo=modality.photos) for record in records[:SHOWN]]
     text = f"The first {len(shown):,} of {len(records):,}, as they were drawn; nothing is picked, repaired or left out."
     return Gallery(
         title,
@@ -88,7 +88,7 @@ def demo_page(
     )
 
 
-def run_page(path: Path, run: Path, info: Mapping[str, Any], title: str) -> None:
+def run_page(path: Path, run: Path, info: Mapping[str, Any], title: str, photos: bool = False) -> None:
     """Write the page of a run: data, settings, loss and previews."""
     training = {key: value for key, value in dict(info.get("training", {})).items() if value is not None}
     sections: list[Section] = [
@@ -97,7 +97,8 @@ def run_page(path: Path, run: Path, info: Mapping[str, Any], title: str) -> None
         *curves(run),
     ]
     previews = [
-        Picture(image.read_bytes(), image.stem.replace("-", " ")) for image in sorted(run.glob("samples/*.png"))
+        Picture(image.read_bytes(), image.stem.replace("-", " "), photo=photos)
+        for image in sorted(run.glob("samples/*.png"))
     ]
     if previews:
         sections.append(Plots("Previews", previews))

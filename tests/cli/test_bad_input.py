@@ -436,7 +436,7 @@ WORDS = {
     ("train", "molecules", "good.sdf"): "out",
     ("train", "--out", "run"): "modality",
     ("train", "molecules", "--out", "run"): "no file of examples",
-    ("train", "atoms", "good.sdf", "--out", "run"): "unknown modality 'atoms'; installed: molecules",
+    ("train", "atoms", "good.sdf", "--out", "run"): "unknown modality 'atoms'; installed: images, molecules",
     ("train", "molecules", "good.sdf", "--out", "run", "--steps", "0"): "--steps must be at least 1, got 0",
     ("train", "molecules", "good.sdf", "--out", "run", "--steps", "many"): "steps",
     ("train", "molecules", "good.sdf", "--out", "run", "--no-such-option", "1"): "no-such-option",

@@ -93,6 +93,13 @@ def test_pictures_come_through_unchanged_and_never_as_markup(tmp_path):
     assert [a.get("class") for tag, a in page.elements if tag == "figure"] == [None, "flagged", None]
 
 
+def test_photos_keep_their_colours_on_a_dark_page(tmp_path):
+    page = report(tmp_path, [Gallery("", [Picture(PNG), Picture(PNG, photo=True)])])
+    assert [a.get("class") for tag, a in page.elements if tag == "img"] == [None, "photo"]
+    html = (tmp_path / "report.html").read_text()
+    assert re.findall(r"(\S+) { filter: invert", html) == ["img:not(.photo)"]
+
+
 @pytest.mark.parametrize("image", [b"", "text", b"GIF89a", "<html><svg>", b"\x89PNG"])
 def test_what_is_no_picture_is_refused_and_leaves_nothing(tmp_path, image):
     with pytest.raises(ValueError, match="SVG, PNG or JPEG"):

@@ -91,8 +91,8 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
         out / "run",
         commands,
         [
-            Picture((out / "images.png").read_bytes(), "a class a row"),
-            Picture((out / "reverse.png").read_bytes(), "out of noise"),
+            Picture((out / "images.png").read_bytes(), "a class a row", photo=True),
+            Picture((out / "reverse.png").read_bytes(), "out of noise", photo=True),
         ],
         "real images that neither the model nor the classifier has seen",
     )

@@ -277,6 +277,7 @@ class Images(Modality):
 
         draw.sheet_png(records, Path(path), **options)
 
+    photos = True
     films = (".gif", ".png")
 
     def film(self, frames: list[list[Image]], path: str | Path) -> None:
