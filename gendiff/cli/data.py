@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         "--output",
         type=str | None,
         default=None,
-        help="for get: a file to write, in the format of its ending (.sdf, .xyz, .ndjson, .npz, …); for public sets also "
+        help="for get: a file to write, in the format of its ending (.sdf, .ndjson, .npz, …); for public sets also "
         "a folder (default: $GENDIFF_CACHE, or ~/.cache/gendiff)",
     )
     args = parse(p, argv)

@@ -205,7 +205,7 @@ class Step(nn.ModuleList):
 
 
 class ResidualBlock(nn.Module):
-    r"""Two convolutions and what a sample is told,
+    r"""Two convolutions, and what a sample is told between them.
 
     .. math:: x \leftarrow S x + C_2\, \mathrm{silu}(\mathrm{norm}(C_1\, \mathrm{silu}(\mathrm{norm}(x)) + e))
 
