@@ -160,7 +160,8 @@ def _run(
     records, report = kind.read(settings["files"], on_error=settings["on_error"], **(settings["reading"] or {}))
     for line in report.lines():
         say(line)
-    adapter = kind.fit(records, **(settings["fitting"] or {}), conditions=settings["conditions"])
+    told = {"conditions": settings["conditions"], "reading": settings["reading"] or {}}
+    adapter = kind.fit(records, **(settings["fitting"] or {}), **told)
     data = adapter.encode(records)
     for name, value in data.condition.items():
         missing = value.isnan() if value.is_floating_point() else value < 0

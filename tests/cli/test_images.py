@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image as pillow
 
+from gendiff.metrics import Table
 from gendiff.modalities.images.modality import Images
 from gendiff.model import load
 from gendiff.model.digest import digest
@@ -109,13 +110,15 @@ def test_targets_that_are_none_are_refused_before_the_work(gendiff, run, tmp_pat
 
 
 def test_what_is_new_is_judged_at_the_size_of_the_model(gendiff, run, tmp_path):
-    result = gendiff("sample", run, "-n", 3, "-o", tmp_path / "new.npz", "--only", "new", *DRAW)
-    assert result.status == 0, result.err
-    assert "100.0 % of 3 drawn are new" in result.out
-    pictures = run.parent / "pictures"
-    other = gendiff("sample", run, "-o", tmp_path / "b.npz", "--only", "new", "--reference", pictures, *DRAW)
+    words = ("sample", run, "-n", 3, "-o", tmp_path / "new.npz", "--only", "new", *DRAW)
+    for more in ((), ("--reference", run.parent / "pictures")):
+        result = gendiff(*words, *more)
+        assert result.status == 0, result.err
+        assert "100.0 % of 3 drawn are new" in result.out
+    pillow.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
+    other = gendiff(*words, "--reference", tmp_path / "colour.png")
     assert other.status == 1
-    assert "have 8 x 8 gray pixels; this model knows 4 x 4 gray, so they cannot say what is new" in other.err
+    assert "have 4 x 4 RGB pixels; this model knows 4 x 4 gray, so they cannot say what is new" in other.err
 
 
 def test_a_film(gendiff, run, tmp_path):
@@ -134,6 +137,31 @@ def test_log_probabilities_are_in_bits_of_a_byte(gendiff, run, tmp_path):
         assert float(row["dim"]) == 16
         assert float(row["volume"]) == pytest.approx(16 * math.log(127.5), rel=1e-5)
         assert float(row["bits_per_dim"]) == pytest.approx(-float(row["log_prob"]) / 16 / math.log(2), rel=1e-4)
+
+
+def test_what_is_judged_is_brought_to_the_size_of_the_model(gendiff, run, tmp_path, monkeypatch):
+    """As the training data were: the same numbers come of them and of what they were resized to."""
+    small, _ = Images.read([run.parent / "pictures"], resize=4)
+    Images.write_examples(small, tmp_path / "small.npz")
+    found = []
+    for source in (run.parent / "pictures", tmp_path / "small.npz"):
+        words = ("logprob", run, source, "-o", tmp_path / "a.csv", "--steps", 3, "--device", "cpu")
+        assert gendiff(*words).status == 0
+        found.append((tmp_path / "a.csv").read_text())
+    assert found[0] == found[1]
+    seen = {}
+
+    def evaluate(generated, reference, training=None, **options):
+        seen.update(reference=reference, training=training)
+        return Table([])
+
+    monkeypatch.setattr("gendiff.modalities.images.metrics.evaluate", evaluate)
+    assert gendiff("sample", run, "-n", 3, "-o", tmp_path / "new.npz", *DRAW).status == 0
+    pictures = run.parent / "pictures"
+    result = gendiff("evaluate", tmp_path / "new.npz", "--reference", pictures, "--training", pictures)
+    assert result.status == 0, result.err
+    assert np.array_equal(seen["reference"].pixels, small.pixels)
+    assert np.array_equal(seen["training"].pixels, small.pixels)
 
 
 def test_codes(gendiff, run, tmp_path):

@@ -40,6 +40,9 @@ SYSTEM = "recipe of a paper: " + "; ".join(f"{name}: {system.help}" for name, sy
 FACTOR = "of --system sr3: how many times smaller, along each side, the pictures are that it enlarges"
 DEFAULT = next(iter(SYSTEMS))
 
+PROTOCOL = ("resize", "channels")
+"""What may have been done to the training data, and has then to be done to whatever samples are compared with."""
+
 
 class Images(Modality):
     r"""Images of one size; a state is the field `pixel`, (C, H, W), with a byte p as :math:`p / 127.5 - 1`.
@@ -53,6 +56,8 @@ class Images(Modality):
         learn_variance: Whether the default system learns the variance of the reverse process.
         system: How it is trained and sampled, a name of :data:`gendiff.modalities.images.systems.SYSTEMS`.
         factor: Of a system that enlarges images: how many times, along each side.
+        reading: What was done to the training data, and has to be done to others: "resize" and "channels" as
+            :meth:`read` takes them.
 
     Raises:
         ValueError: for arguments outside these.
@@ -86,6 +91,7 @@ class Images(Modality):
         learn_variance: bool = False,
         system: str = DEFAULT,
         factor: int = 4,
+        reading: Mapping[str, Any] | None = None,
     ):
         self.size, self.channels = [int(side) for side in size], channels
         if len(self.size) != 2 or min(self.size) < 1 or channels not in CHANNELS or not scale > 0:
@@ -96,7 +102,7 @@ class Images(Modality):
         self.class_sizes = ClassSizes({word: {1: count} for word, count in self.counts.items()})
         self.classes = [] if len(self.counts) == 1 else self.class_sizes.classes
         self.scale, self.flip, self.learn_variance = float(scale), bool(flip), bool(learn_variance)
-        self.system, self.factor = system, factor
+        self.system, self.factor, self.reading = system, factor, dict(reading or {})
         if reason := unfit(self.size, system, factor, self.learn_variance):
             raise ValueError(reason)
         self.recipe = SYSTEMS[system]
@@ -135,6 +141,7 @@ class Images(Modality):
         system: str = DEFAULT,
         factor: int = 4,
         conditions: Sequence[str] = (),
+        reading: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> Images:
         """Return the adapter for these images; it is told classes if there are at least two words.
@@ -146,6 +153,7 @@ class Images(Modality):
             system: As the class says.
             factor: As the class says.
             conditions: "class", which need not be named.
+            reading: With which options they were read.
 
         Raises:
             UserError: for another condition, "class" without classes, or what does not go together.
@@ -164,15 +172,21 @@ class Images(Modality):
         values = np.arange(256) / 127.5 - 1
         share = np.bincount(records.pixels.ravel(), minlength=256) / records.pixels.size
         scale = round(math.sqrt(share @ values**2), 6)
-        return cls(records.size, records.channels, counts, scale, flip, learn_variance, system, factor)
+        kept = {name: value for name, value in (reading or {}).items() if name in PROTOCOL and value is not None}
+        return cls(records.size, records.channels, counts, scale, flip, learn_variance, system, factor, kept)
 
     def encode(self, records: ImageArrays) -> Grids:  # noqa: D102
         if reason := self.unknown(records)[0]:
             raise UserError(f"image 1: has {reason}")
-        return replace(to_grids(records), condition=self.class_condition(records.words.tolist()))
+        ready = prepared(records, **self.reading)
+        return replace(to_grids(ready), condition=self.class_condition(ready.words.tolist()))
 
     def unknown(self, records: ImageArrays) -> list[str]:  # noqa: D102
         mine, theirs = (*self.size, self.channels), (*records.size, records.channels)
+        if "resize" in self.reading:
+            theirs = (*self.size, theirs[2])
+        if "channels" in self.reading:
+            theirs = (*theirs[:2], self.channels)
         reason = "" if mine == theirs else f"{form(theirs)} pixels; this model knows {form(mine)}"
         return [reason] * len(records)
 
@@ -256,7 +270,10 @@ class Images(Modality):
         """
         if reason := self.unknown(records)[0]:
             raise UserError(f"the examples have {reason}, so they cannot say what is new")
-        return super().known(records)
+        return super().known(prepared(records, **self.reading))
+
+    def protocol(self) -> dict[str, Any]:  # noqa: D102
+        return dict(self.reading)
 
     def write(self, records: list[Image], path: str | Path) -> int:  # noqa: D102
         return write_images(records, path)
@@ -266,10 +283,14 @@ class Images(Modality):
         write_images(list(records), path)
 
     @classmethod
-    def evaluate(cls, generated: ImageArrays, reference: ImageArrays, **options: Any) -> Table:  # noqa: D102
+    def evaluate(cls, generated: ImageArrays, reference: ImageArrays, **options: Any) -> Table:
+        """Return the metrics; the reference and the training data are prepared by the protocol of the model first."""
         from gendiff.modalities.images import metrics
 
-        return metrics.evaluate(generated, reference, **options)
+        rules = {name: options.pop(name) for name in PROTOCOL if name in options}
+        if options.get("training") is not None:
+            options["training"] = prepared(options["training"], **rules)
+        return metrics.evaluate(generated, prepared(reference, **rules), **options)
 
     def draw(self, records: list[Image], path: str | Path, **options: Any) -> None:
         """Draw images as one sheet, .png."""
@@ -306,6 +327,21 @@ def sides(text: str | int | None) -> tuple[int, int] | None:
     if not (width and height):
         raise UserError(f"--resize {text!r} is no size; write 64, or 64x48 for width x height")
     return height, width
+
+
+def prepared(records: ImageArrays, resize: str | int | None = None, channels: str | None = None) -> ImageArrays:
+    """Return images as :meth:`Images.read` would have read them with these options.
+
+    Raises:
+        UserError: for a size that is none, or that they cannot be brought to.
+    """
+    from gendiff.modalities.images.read.picture import convert
+    from gendiff.modalities.images.read.raw import Unusable
+
+    try:
+        return replace(records, pixels=convert(records.pixels, channels, sides(resize)))
+    except Unusable as error:
+        raise UserError(f"the images cannot be resized: {error}") from None
 
 
 def unfit(size: Sequence[int], system: str, factor: int, learn_variance: bool) -> str:

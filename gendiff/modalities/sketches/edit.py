@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gendiff.files import UserError, ending
 from gendiff.modalities.sketches import geometry
-from gendiff.modalities.sketches.encode import to_ragged
+from gendiff.modalities.sketches.encode import agree, to_ragged
 from gendiff.modalities.sketches.points import PICTURES, POINTS, box, cloud, condition, read_ink
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.modality import Part, Task
@@ -53,6 +54,10 @@ TASKS = {
     "interpolate": Task("path", "the way from one drawing to another"),
     "trace": Task("ask", "strokes through the ink of a picture (.png, .jpg), a drawing, or a cloud of points"),
 }
+
+HEAL = 1.0
+"""How much steps count beside places when a healed drawing is laid over the rough one; `benchmarks/sketch_edit.py`
+measures what comes of it."""
 
 WHOLE, PIECE = 2.0, 8.0
 """A drawing may be so many times smaller, or larger, than is typical, and a piece of one so many times smaller."""
@@ -107,7 +112,7 @@ def parts(
     if stays:
         found = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side, goes_on=task == "continue")]
     else:
-        found = [Drawing.whole(adapter, sketch, side) for sketch in arrays]
+        found = [Drawing.whole(adapter, sketch, side, lies=task == "heal") for sketch in arrays]
     longest = adapter.sizes.high
     for part in found:
         if len(part) + stays > longest:
@@ -134,6 +139,8 @@ class Drawing(Part):
             what is known of them moves together.
         condition: Its class, if the model knows it, or the cloud that it is.
         order: See :class:`gendiff.modality.Part`.
+        rough: Where the points of a rough drawing lie, as the model sees it, around the centre of its box; what comes
+            of it is laid over them.
         note: What to say of its scale, or "".
         task: The task, which is noted on what comes of it.
     """
@@ -146,15 +153,17 @@ class Drawing(Part):
     adrift: tuple[str, ...] = ()
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     order: Tensor | None = None
+    rough: NDArray[np.float64] | None = None
     note: str = ""
     task: str = ""
 
     @classmethod
-    def whole(cls, adapter: Sketches, sketch: Sketch, side: float | None) -> Drawing:
-        """Return a drawing all of which may change."""
+    def whole(cls, adapter: Sketches, sketch: Sketch, side: float | None, lies: bool = False) -> Drawing:
+        """Return a drawing all of which may change, but not where it `lies`, if so."""
         unit, note = _unit(adapter, sketch, side)
         seen = adapter.preprocess(_scaled(sketch, unit))
-        return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), note=note)
+        rough = geometry.centred(seen) if lies else None
+        return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), rough=rough, note=note)
 
     @classmethod
     def prefix(cls, adapter: Sketches, sketch: Sketch, side: float | None, goes_on: bool = False) -> Drawing:
@@ -204,7 +213,8 @@ class Drawing(Part):
         """Move drawings to where the input stands, at its scale; strokes that stay are the input's own numbers.
 
         The task is noted as `edit`, and the number of points that stay, the first ones, as `kept`. A last stroke that
-        goes on ends where the model has it.
+        goes on ends where the model has it. What is healed takes its steps from the model and its places from the
+        input: errors of steps add up, and would lead away from it.
         """
         seen, stay = len(self), len(self.sketch)
         for record in records:
@@ -217,6 +227,10 @@ class Drawing(Part):
                 record.pen = np.concatenate(ends)
                 facts["kept"] = stay
             else:
+                if self.rough is not None:
+                    steps = np.diff(record.points, axis=0, prepend=0)
+                    steps[0] = self.rough[0]
+                    points = agree(steps, self.rough, HEAL) * self.unit
                 points = points + box(self.sketch.points)[0]
             record.points = points
             record.word = record.word or self.sketch.word

@@ -73,15 +73,21 @@ def from_state(
             x = x.cumsum(0)
         elif representation == "both":
             place = state["position"][i, :n].double().cpu().numpy() * position_scale
-            x = _agree(x, place, (position_scale / scale) ** 2)
+            x = agree(x, place, (position_scale / scale) ** 2)
         points.append(x - (x.min(0) + x.max(0)) / 2)
         ends.append(np.zeros(n, bool) if up is None else up[i, :n].copy())
         ends[-1][-1] = True
     return points, ends
 
 
-def _agree(steps: NDArray[np.float64], places: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """Points (n, D) that minimize |x - places|^2 + weight |diff(x) - steps|^2, the first step being from the origin."""
+def agree(steps: NDArray[np.float64], places: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    r"""Return the points x that minimize :math:`|x - p|^2 + w |\Delta x - d|^2`, the first step being from the origin.
+
+    Arguments:
+        steps: d, (n, D).
+        places: p, (n, D).
+        weight: w.
+    """
     n = len(steps)
     bands = np.zeros((2, n))
     bands[1] = 1 + 2 * weight
