@@ -1,7 +1,7 @@
 """Speed of gendiff's U-Net against diffusers' UNet2DModel with the same weights.
 
     python benchmarks/unet.py                                  the network of DDPM for CIFAR-10
-    python benchmarks/unet.py --width 32 --size 28 --multipliers 1 2 2 --attention 7 --channels 1 --groups 8 --batch 64
+    python benchmarks/unet.py --width 32 --size 28 --multipliers 1 2 2 --attention 7 --channels 1 --groups 4 --batch 64
     python benchmarks/unet.py --device cuda --batch 128 --bf16 --compile
 
 Both networks get the same weights, which is checked on their results, the same images, precision and threads. They take
@@ -38,13 +38,14 @@ def make(options: argparse.Namespace) -> tuple[nn.Module, UNet]:
     adm, half = options.design == "adm", options.width // 2
     channels = [int(options.width * multiplier) for multiplier in options.multipliers]
     sides = [math.ceil(options.size / 2**level) for level in range(len(channels))]
-    attends = ["Attn" * (side in options.attention) for side in sides]
+    attends = [side in options.attention for side in sides]
+    names = {True: "Attn{}Block2D", False: "Resnet{}sampleBlock2D" if adm else "{}Block2D"}
     theirs = UNet2DModel(
         sample_size=options.size,
         in_channels=options.channels,
         out_channels=options.channels,
-        down_block_types=tuple(f"{word}DownBlock2D" for word in attends),
-        up_block_types=tuple(f"{word}UpBlock2D" for word in reversed(attends)),
+        down_block_types=tuple(names[each].format("Down") for each in attends),
+        up_block_types=tuple(names[each].format("Up") for each in reversed(attends)),
         block_out_channels=tuple(channels),
         layers_per_block=options.blocks,
         downsample_type="resnet" if adm else "conv",
@@ -199,11 +200,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--multipliers", type=int, nargs="+", default=[1, 2, 2, 2])
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--attention", type=int, nargs="*", default=[16], help="sides with attention (16)")
-    parser.add_argument("--size", type=int, default=32, help="side of the images; each is halved as they are (32)")
+    parser.add_argument("--size", type=int, default=32, help="side of the images (32)")
     parser.add_argument("--channels", type=int, default=3, help="of the images (3)")
     parser.add_argument("--groups", type=int, default=32, help="of the normalizations (32)")
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--steps", type=int, default=1, help="steps of a turn (1)")
     parser.add_argument("--turns", type=int, default=5, help="turns of each network (5)")

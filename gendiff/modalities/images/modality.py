@@ -183,11 +183,9 @@ class Images(Modality):
 
     def unknown(self, records: ImageArrays) -> list[str]:  # noqa: D102
         mine, theirs = (*self.size, self.channels), (*records.size, records.channels)
-        if "resize" in self.reading:
-            theirs = (*self.size, theirs[2])
-        if "channels" in self.reading:
-            theirs = (*theirs[:2], self.channels)
-        reason = "" if mine == theirs else f"{form(theirs)} pixels; this model knows {form(mine)}"
+        sized = mine[:2] == theirs[:2] or "resize" in self.reading
+        fits = sized and (mine[2] == theirs[2] or "channels" in self.reading)
+        reason = "" if fits else f"{form(theirs)} pixels; this model knows {form(mine)}"
         return [reason] * len(records)
 
     def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Image]:

@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gendiff.files import UserError
-from gendiff.nn.unet.layers import Design, attend, pixels, split_heads
+from gendiff.nn.unet.layers import Design, activated, attend, height_and_width, pixels, split_heads
 from gendiff.nn.unet.network import Encoder, check_fields, embed_level, stacked
 from gendiff.ops import State
 
@@ -76,16 +77,24 @@ class NoisyClassifier(nn.Module):
         self.residual_resampling, self.dropout, self.periods = residual_resampling, dropout, list(periods)
         self.channels_last, self.checkpoint = channels_last, checkpoint
         design = Design(
-            "NoisyClassifier", 4 * width, 0, 1, head_channels, scale_shift, residual_resampling, dropout, groups,
-            checkpoint,
-        )  # fmt: skip
+            network="NoisyClassifier",
+            told=4 * width,
+            tokens=0,
+            heads=1,
+            head_channels=head_channels,
+            scale_shift=scale_shift,
+            residual_resampling=residual_resampling,
+            dropout=dropout,
+            groups=groups,
+            checkpoint=checkpoint,
+        )
         resolutions = design.resolutions(width, multipliers, blocks, size, attention)
         self.level = embed_level(levels, width, periods)
         self.encoder = Encoder(check_fields("NoisyClassifier", fields), resolutions, blocks, design)
         channels, shrink = resolutions[-1][0], 2 ** (len(resolutions) - 1)
-        height, breadth = (size, size) if isinstance(size, int) else size
+        places = math.prod(-(-side // shrink) for side in height_and_width("NoisyClassifier", size))
         self.norm = nn.GroupNorm(groups, channels)
-        self.pool = AttentionPool(-(-height // shrink) * -(-breadth // shrink), channels, head_channels, classes)
+        self.pool = AttentionPool(places, channels, head_channels, classes)
 
     def forward(self, x: State, noise_level: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, K).
@@ -99,12 +108,12 @@ class NoisyClassifier(nn.Module):
             UserError: for images of another size.
         """
         parts = [x[name] for name in sorted(self.fields)]
-        size = [self.size] * 2 if isinstance(self.size, int) else list(self.size)
-        if list(parts[0].shape[2:]) != size:
-            raise UserError(f"this classifier takes images of {size} pixels, got {list(parts[0].shape[2:])}")
+        size, got = height_and_width("NoisyClassifier", self.size), tuple(parts[0].shape[2:])
+        if got != size:
+            raise UserError(f"this classifier takes images of {size} pixels, got {got}")
         told = F.silu(self.level(noise_level.reshape(-1, self.levels).to(parts[0].dtype)))
-        h, _ = self.encoder(stacked(parts, self.channels_last), told)
-        return self.pool(pixels(F.silu(self.norm(h))))
+        h, _ = self.encoder(stacked(parts, 1, self.channels_last), told)
+        return self.pool(pixels(activated(self.norm(h))))
 
 
 class AttentionPool(nn.Module):

@@ -48,6 +48,11 @@ def doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def activated(h: Tensor) -> Tensor:
+    """Return silu(h), in the memory of h where no gradient is wanted: h belongs to the caller and is not used again."""
+    return F.silu(h, inplace=not torch.is_grad_enabled())
+
+
 def dropout(h: Tensor, probability: float) -> Tensor:
     """Return features with entries set to zero at random and the others scaled so that the mean stays.
 
@@ -75,7 +80,7 @@ class Convolution(nn.Linear):
     Arguments:
         inputs: Channels that come in.
         outputs: Channels that go out.
-        side: Height and width of the kernel, odd; the image is surrounded by zeros so that it keeps its size.
+        side: Height and width of the kernel, odd; around the image there are zeros, so at stride 1 it keeps its size.
         stride: Distance of the pixels that get a result; the first is one of them.
     """
 
@@ -87,7 +92,7 @@ class Convolution(nn.Linear):
         """Map features (B, C, H, W)."""
         kernel = self.weight.unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
         if not h.is_contiguous(memory_format=torch.channels_last):
-            kernel = kernel.contiguous()  # or the result would be in the memory format of the kernel
+            kernel = kernel.clone(memory_format=torch.contiguous_format)  # whose memory format is that of the result
         return F.conv2d(h, kernel, self.bias, self.stride, self.side // 2)
 
 
@@ -117,6 +122,18 @@ Resolutions = list[tuple[int, bool]]
 """Channels of each resolution, the finest first, and whether it has attention."""
 
 
+def height_and_width(network: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Return the height and width of images from both or their one side.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    both = [size, size] if isinstance(size, int) else list(size)
+    if len(both) != 2:
+        raise UserError(f"{network}: size must be a side, or a height and a width, got {size}")
+    return both[0], both[1]
+
+
 @dataclass(frozen=True)
 class Design:
     """What the layers of one network have in common; what is not said here, :class:`gendiff.nn.unet.UNet` says.
@@ -139,32 +156,42 @@ class Design:
     checkpoint: bool
 
     def resolutions(
-        self, width: int, multipliers: Sequence[float], blocks: int, size: int | Sequence[int], attention: Sequence[int]
+        self,
+        width: int,
+        multipliers: Sequence[float],
+        blocks: int,
+        size: int | Sequence[int],
+        attention: Sequence[int],
+        patch: int = 1,
     ) -> Resolutions:
         """Return the resolutions of a network.
 
         Raises:
             UserError: for numbers that do not go together, or attention at a side that there is not.
         """
-        short = size if isinstance(size, int) else min(size, default=0)
-        numbers = {"width": width, "blocks": blocks, "size": short, "heads": self.heads, "groups": self.groups}
+        sizes = height_and_width(self.network, size)
+        numbers = {"width": width, "blocks": blocks, "size": min(sizes), "heads": self.heads, "groups": self.groups}
+        numbers |= {"patch": patch}
         if wrong := [f"{name} = {value}" for name, value in numbers.items() if value < 1]:
             raise UserError(f"{self.network}: {wrong[0]} must be positive")
+        if any(side % patch for side in sizes):
+            raise UserError(f"{self.network}: size {size} must be a multiple of the patch, {patch}")
         if not multipliers or min(multipliers) <= 0:
             raise UserError(f"{self.network}: multipliers must be positive numbers, got {list(multipliers)}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"{self.network}: dropout = {self.dropout} must be in [0, 1)")
-        channels = [int(width * multiplier) for multiplier in multipliers]
-        sides = [-(-short // 2**level) for level in range(len(channels))]
+        short = min(sizes) // patch
+        found = [(int(width * multiplier), -(-short // 2**level)) for level, multiplier in enumerate(multipliers)]
+        sides = [side for _, side in found]
         if missing := sorted(set(attention) - set(sides)):
             raise UserError(f"{self.network}: attention at {missing[0]} pixels, but the sides are {sides}")
-        for number, side in zip(channels, sides, strict=True):
-            if number < 1 or number % self.groups:
-                raise UserError(f"{self.network}: {self.groups} groups do not divide {number} channels")
-            if (side in attention or side == sides[-1]) and number % (self.head_channels or self.heads):
+        for channels, side in found:
+            if channels < 1 or channels % self.groups:
+                raise UserError(f"{self.network}: {self.groups} groups do not divide {channels} channels")
+            if (side in attention or (channels, side) == found[-1]) and channels % (self.head_channels or self.heads):
                 heads = f"heads of {self.head_channels}" if self.head_channels else f"{self.heads} heads"
-                raise UserError(f"{self.network}: {heads} do not divide {number} channels")
-        return [(number, side in attention) for number, side in zip(channels, sides, strict=True)]
+                raise UserError(f"{self.network}: {heads} do not divide {channels} channels")
+        return [(channels, side in attention) for channels, side in found]
 
     def step(self, layers: list[nn.Module]) -> Step:
         """Return layers as one step."""
@@ -231,7 +258,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor, tokens: Tokens | None = None) -> Tensor:
         """Map features."""
-        h = F.silu(self.before(x))
+        h = activated(self.before(x))
         if self.way == "down":
             h, x = halved(h), halved(x)
         elif self.way == "up":
@@ -243,7 +270,7 @@ class ResidualBlock(nn.Module):
             h = torch.addcmul(shift, self.after(h), 1 + scale)
         else:
             h = self.after(h.add_(told))
-        h = F.silu(h)
+        h = activated(h)
         if self.training and self.dropout:
             h = dropout(h, self.dropout)
         return self.second(h).add_(self.skip(x))

@@ -18,6 +18,7 @@ References:
     | U-Net (Ronneberger et al., 2015) | https://arxiv.org/abs/1505.04597
     | Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
     | Diffusion models beat GANs on image synthesis (Dhariwal, Nichol, 2021) | https://arxiv.org/abs/2105.05233
+    | Improving diffusion model efficiency through patching (Luhman, Luhman, 2022) | https://arxiv.org/abs/2207.04316
     | Image super-resolution via iterative refinement (Saharia et al., 2021): images as conditions | https://arxiv.org/abs/2104.07636
 """
 
@@ -33,10 +34,8 @@ from torch import Tensor, nn
 from gendiff.files import UserError
 from gendiff.nn.embed import Conditioning, Fourier
 from gendiff.nn.graph import add_condition, previous
-from gendiff.nn.unet.layers import Design, Resolutions, Step, Tokens, zeroed
+from gendiff.nn.unet.layers import Design, Resolutions, Step, Tokens, activated, zeroed
 from gendiff.ops import State
-
-MEMORY_FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
 
 _ADM = {"attention": (32, 16, 8), "scale_shift": True, "residual_resampling": True, "learned_variance": True}
 _DEEP = (1, 1, 2, 2, 4, 4)
@@ -86,11 +85,15 @@ class UNet(nn.Module):
         residual_resampling: Whether sides are halved and doubled by residual blocks or by a convolution.
         learned_variance: Whether `<field>_fraction` is put out, too: see :class:`gendiff.denoise.Denoiser`.
         dropout: Probability to drop a feature in the second half of a block, in training.
-        groups: Groups of the normalizations; they divide all numbers of channels.
+        groups: Groups of the normalizations; they divide all numbers of channels. Groups of 8 channels or more are
+            the fastest on CPUs.
         periods: Longest and shortest period of the sines and cosines of a noise level. The default suits a quarter of
-            a log-SNR, (1.0, 0.02) a time; DDPM's of its steps, counted to 1000, are (62832.0, 6.2832).
+            a log-SNR, (2.0, 0.05) a time; DDPM's own, of its steps counted to 1000, are (62832.0, 6.2832).
         self_condition: Whether `<field>_previous`, an earlier estimate of every field, is read; zero where not given.
-        channels_last: Whether the channels of a pixel lie side by side in memory, which is faster nearly everywhere.
+        patch: Side of squares of pixels that the network sees as one pixel with their channels beside each other: the
+            network is patch² times as cheap. Sides of images are multiples of it, and `attention` counts such pixels.
+        channels_last: Whether the channels of a pixel lie side by side in memory, which is faster where all kernels
+            keep it, as on CPUs and in compiled networks.
         checkpoint: Whether features inside of a step are computed again for the gradient: less memory for a third more
             time.
 
@@ -118,6 +121,7 @@ class UNet(nn.Module):
         groups: int = 32,
         periods: Sequence[float] = (20.0, 0.5),
         self_condition: bool = False,
+        patch: int = 1,
         channels_last: bool = True,
         checkpoint: bool = False,
     ):
@@ -127,21 +131,29 @@ class UNet(nn.Module):
         self.heads, self.head_channels, self.groups, self.periods = heads, head_channels, groups, list(periods)
         self.scale_shift, self.residual_resampling = scale_shift, residual_resampling
         self.learned_variance, self.dropout, self.self_condition = learned_variance, dropout, self_condition
-        self.channels_last, self.checkpoint = channels_last, checkpoint
+        self.patch, self.channels_last, self.checkpoint = patch, channels_last, checkpoint
         vectors, self.grids, sequences = _by_kind(self.conditions)
         self.sequence, token_features = next(iter(sequences.items()), ("", 0))
         design = Design(
-            "UNet", 4 * width, token_features, heads, head_channels, scale_shift, residual_resampling, dropout, groups,
-            checkpoint,
-        )  # fmt: skip
-        resolutions = design.resolutions(width, multipliers, blocks, size, attention)
-        self.names, features = sorted(fields), check_fields("UNet", fields)
+            network="UNet",
+            told=4 * width,
+            tokens=token_features,
+            heads=heads,
+            head_channels=head_channels,
+            scale_shift=scale_shift,
+            residual_resampling=residual_resampling,
+            dropout=dropout,
+            groups=groups,
+            checkpoint=checkpoint,
+        )
+        resolutions = design.resolutions(width, multipliers, blocks, size, attention, patch)
+        self.names, features = sorted(fields), check_fields("UNet", fields) * patch**2
         self.level = embed_level(levels, width, periods)
         self.conditioning = Conditioning(vectors, 4 * width) if vectors else None
         if sequences:
             self.token_norm = nn.LayerNorm(token_features)
             self.null_token = nn.Parameter(torch.randn(token_features))
-        inputs = features * (1 + self_condition) + sum(channels + 1 for channels in self.grids.values())
+        inputs = features * (1 + self_condition) + patch**2 * sum(channels + 1 for channels in self.grids.values())
         self.encoder = Encoder(inputs, resolutions, blocks, design)
         self.up = nn.ModuleList(_way_up(self.encoder.kept, resolutions, blocks, design))
         self.norm = nn.GroupNorm(groups, resolutions[0][0])
@@ -163,10 +175,14 @@ class UNet(nn.Module):
             UserError: for a condition that it was not built with, or one of another shape.
         """
         vectors = dict(condition or {})
+        if self.conditions and (unknown := sorted(vectors.keys() - self.conditions.keys())):
+            raise UserError(f"condition {unknown[0]!r} is unknown to this model; it knows {sorted(self.conditions)}")
         grids = {name: vectors.pop(name, None) for name in self.grids}
         sequence = vectors.pop(self.sequence, None)
         parts = [x[name] for name in self.names]
         batch, *size = parts[0][:, 0].shape
+        if any(side % self.patch for side in size):
+            raise UserError(f"this model takes images whose sides are multiples of {self.patch}, got {size}")
         if self.self_condition:
             parts += [previous(x, name) for name in self.names]
         for name, grid in grids.items():
@@ -174,13 +190,14 @@ class UNet(nn.Module):
         tokens = self._tokens(sequence, batch) if self.sequence else None
         told = self.level(noise_level.to(parts[0].dtype))
         told = F.silu(add_condition(told, self.conditioning, vectors))
-        h, kept = self.encoder(stacked(parts, self.channels_last), told, tokens)
+        h, kept = self.encoder(stacked(parts, self.patch, self.channels_last), told, tokens)
         for step in self.up:
             beside = kept.pop()
             h = step(torch.cat((h[..., : beside.shape[2], : beside.shape[3]], beside), 1), told, tokens)
-        h = self.last(F.silu(self.norm(h))).contiguous()
-        names = self.names + [f"{name}_fraction" for name in self.names] * self.learned_variance
-        channels = [self.fields[name.removesuffix("_fraction")] for name in names]
+        h = F.pixel_shuffle(self.last(activated(self.norm(h))), self.patch).contiguous()
+        names, channels = self.names, [self.fields[name] for name in self.names]
+        if self.learned_variance:
+            names, channels = [*names, *(f"{name}_fraction" for name in names)], 2 * channels
         return dict(zip(names, h.split(channels, 1), strict=True))
 
     def _tokens(self, given: Tensor | None, batch: int) -> Tokens:
@@ -247,16 +264,23 @@ def _way_up(kept: Sequence[int], resolutions: Resolutions, blocks: int, design: 
 
 
 def embed_level(levels: int, width: int, periods: Sequence[float]) -> nn.Sequential:
-    """Return the embedding of noise levels, (B, levels) to (B, 4 width)."""
+    """Return the embedding of noise levels, (B, levels) to (B, 4 width).
+
+    Raises:
+        UserError: for no level, periods that are not two positive numbers, or an odd width.
+    """
+    if levels < 1 or len(periods) != 2 or min(periods) <= 0:
+        raise UserError(f"levels must be positive and periods two positive numbers, got {levels} and {list(periods)}")
     wide = 4 * width
     return nn.Sequential(
         Fourier(width, *periods), nn.Flatten(), nn.Linear(levels * width, wide), nn.SiLU(), nn.Linear(wide, wide)
     )
 
 
-def stacked(parts: Sequence[Tensor], channels_last: bool) -> Tensor:
-    """Return grids (B, C, H, W) beside each other, in a memory format that also grids of one channel keep."""
-    return torch.cat(tuple(parts), 1).clone(memory_format=MEMORY_FORMATS[channels_last])
+def stacked(parts: Sequence[Tensor], patch: int, channels_last: bool) -> Tensor:
+    """Return grids beside each other, each patch as one pixel, in a memory format that a single channel keeps too."""
+    beside = F.pixel_unshuffle(torch.cat(tuple(parts), 1), patch)
+    return beside.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def check_fields(network: str, fields: Mapping[str, int]) -> int:
