@@ -16,7 +16,8 @@ interpolate  Nine steps from a sketch to another of another word. Uneven: the lo
              ones. On the way: frames that are recognised as one of both words.
 trace        Clouds of points along the ink become strokes again (models of --condition points only).
 
-The class is not told, so what comes of a sketch is the model's reading of it, unless there is --told. Every sketch that
+The class is not told, so what comes of a sketch is the model's reading of it, unless there is --told; nor is its number
+of points, unless --lengths true. Every sketch that
 is done stays in --out, and a run that was killed goes on with the same command. Intervals are 95 %, by resampling
 sketches.
 """
@@ -24,6 +25,7 @@ sketches.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import platform
@@ -158,19 +160,17 @@ class Bench:
         weights = hashlib.sha256()
         for value in self.model.denoiser.state_dict().values():
             weights.update(value.cpu().numpy().tobytes())
-        settings = {
-            "model": weights.hexdigest(), "features": self.features.digest(), "seed": self.options.seed,
-            "copies": self.options.copies, "told": self.options.told, "steps": self.options.steps,
-            "resamples": self.options.resamples,
-            "data": [sha256(path) for path in [*resolve(self.options.data), *resolve(self.options.training)]],
-        }  # fmt: skip
+        names = ("seed", "copies", "told", "lengths", "steps", "resamples", "neighbours")
+        settings = {name: getattr(self.options, name) for name in names}
+        files = [sha256(path) for path in [*resolve(self.options.data), *resolve(self.options.training)]]
+        settings |= {"model": weights.hexdigest(), "features": self.features.digest(), "files": files}
         self.options.out.mkdir(parents=True, exist_ok=True)
         if self.file.is_file():
             lines = self.file.read_text(encoding="utf-8").splitlines()
             if not lines or json.loads(lines[0]) != settings:
                 raise UserError(f"{self.file}: is of a run with other settings; name another --out")
             for line in lines[1:]:
-                if line.endswith("}"):  # a killed run may have left half a line
+                with contextlib.suppress(ValueError):  # a killed run may have left half a line
                     self.done |= json.loads(line)
         self.file.write_text(
             "".join(json.dumps(line) + "\n" for line in [settings, *({k: v} for k, v in self.done.items())]),
@@ -223,7 +223,8 @@ class Bench:
                     return None
                 known, copies = begun(truth, count), self.options.copies
                 task = "continue" if of == "points" else "complete"
-                made = self.edit([known], task, copies, index, resamples=self.options.resamples)
+                sizes = (len(truth),) * 2 if self.options.lengths == "true" else (None, None)
+                made = self.edit([known], task, copies, index, resamples=self.options.resamples, sizes=sizes)
                 every = [*made, truth, known, other]
                 return {"right": self.right(every), "chamfer": distances(every, truth).tolist(),
                         "diversity": spread(made, truth) if copies > 1 else 0.0}  # fmt: skip
@@ -232,11 +233,12 @@ class Bench:
             k = self.options.copies
             right = np.array([row["right"] for row in rows]) if self.words else np.zeros((len(rows), 0))
             way = np.array([row["chamfer"] for row in rows])
-            cells: list[str] = ["-"] * 4
+            cells = ["-"] * 4
             if self.words:
                 ceiling = right[:, k].mean()
                 recognised = share(right[:, :k].sum(1), np.full(len(rows), k))
-                cells = [percent(recognised), f"{100 * right[:, :k].mean() / ceiling:.0f} %",
+                part = f"{100 * right[:, :k].mean() / ceiling:.0f} %" if ceiling else "-"
+                cells = [percent(recognised), part,
                          percent(share(right[:, k + 1])), percent(share(right[:, k + 2]))]  # fmt: skip
             table(
                 f"{100 * hidden:.0f} % of the {of}", str(len(rows)), *cells,
@@ -345,6 +347,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-n", "--number", type=int, default=100, help="sketches of each line (100)")
     parser.add_argument("--copies", type=int, default=5, help="completions, or drawings of a cloud, of each (5)")
     parser.add_argument("--told", action="store_true", help="tell the model the class of the input")
+    parser.add_argument(
+        "--lengths", choices=("drawn", "true"), default="drawn", help="points of a completion: drawn, or as the truth's"
+    )
     parser.add_argument("--steps", type=int, default=None, help="steps or levels of each edit (the task's)")
     parser.add_argument("--resamples", type=int, default=24, help="walks of each level (24; see gendiff edit)")
     parser.add_argument("--neighbours", type=int, default=10_000, help="training sketches to complete with (10000)")
@@ -364,7 +369,8 @@ def main(arguments: list[str] | None = None) -> None:
     bench = Bench(options)
     adapter: Any = bench.model.modality
     told, held_out = "told" if options.told else "not told", bench.features.held_out
-    print(f"{options.model}: {type(bench.model.denoiser.network).__name__}, {adapter.representation}, class {told}")
+    print(f"{options.model}: {type(bench.model.denoiser.network).__name__}, {adapter.representation}, class {told},")
+    print(f"lengths {options.lengths}")
     print(f"{len(bench.truth):,} unseen sketches in an order drawn with seed {options.seed}, of which each line takes")
     print(f"{options.number} at most; {options.copies} copies of each")
     right = f", {percent(held_out)} % right on what was held out of the training file" if held_out else ""

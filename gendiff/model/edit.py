@@ -22,6 +22,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ def edit(
         model: The model.
         records: What the modality's `read_parts` returned: one input, or two for a path.
         task: A word of the modality (its first): molecules "grow", "link", "vary", "interpolate"; sketches "complete",
-            "heal", "vary", "interpolate", "trace".
+            "continue", "heal", "vary", "interpolate", "trace".
         n: How many to return; of a path the steps of the way, both ends included.
         seed: Seed.
         keep: Of the kind "keep": numbers, from 1, of what stays (all): atoms, strokes.
@@ -85,7 +86,7 @@ def edit(
             the model, with at least one element more than stays, or as the modality proposes.
         strength: Of the kind "noise": from 0, the input itself, to 1, a fresh sample (as the task has it, 0.3).
         steps: Steps of the time grid: by default 16 of the kind "keep", or as the task has it (to complete a sketch
-            8), 50 of Heun's method for a path, else those of the model.
+            7), 50 of Heun's method for a path, else those of the model.
         resamples: Of the kind "keep": how often each step is walked (24), a third as often where walks are guided, each
             of which costs three; 1 is plain replacement.
         condition: What is asked for, as :meth:`Model.draw` takes it; it comes before what the input itself says.
@@ -271,7 +272,8 @@ def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish
         if weight:
             denoiser = Gradient(denoiser, agreement(known, keep, frame), weight, at="data")
         x = process.prior(process.noise(mask, random), mask)
-        with torch.backends.cudnn.flags(enabled=not weight):  # it has no gradients of recurrent networks that evaluate
+        # cuDNN has no gradients of recurrent networks that evaluate
+        with torch.backends.cudnn.flags(enabled=False) if weight else nullcontext():
             x = sampler(denoiser, x, mask, told, random, [Framed(known, keep, frame, moving)], plan, tick)
         records = model.modality.decode(x, mask, told)
         part.place(records)

@@ -1,7 +1,7 @@
 r"""What an edit of a drawing starts from: strokes that stay, a rough draft, two drawings, or a cloud of points.
 
 Results stand where the input stands, at its scale, and strokes that stay are the input's own numbers, whatever the
-model saw of them (simplified points, in its unit, as 32-bit numbers).
+model saw of them (simplified points, in its unit, as 32-bit numbers). What is healed lies over the rough drawing.
 
 A model knows drawings of the size of its training data. An input of a size that a drawing (or, to be completed, a
 piece of one) can have there is taken to be in the same unit. Any other is scaled to the size of a whole drawing. Where
@@ -49,15 +49,14 @@ class Completion(Task):
 TASKS = {
     "complete": Completion("keep", "strokes of the input stay as they are, the rest is drawn after them"),
     "continue": Completion("keep", "points of the input stay as they are, and the last stroke may go on"),
-    "heal": Task("noise", "a clean drawing from a rough one, point by point", strength=0.2),
+    "heal": Task("noise", "a clean drawing from a rough one, in its place, point by point", strength=0.2),
     "vary": Task("noise", "variations of a drawing", strength=0.5),
     "interpolate": Task("path", "the way from one drawing to another"),
     "trace": Task("ask", "strokes through the ink of a picture (.png, .jpg), a drawing, or a cloud of points"),
 }
 
-HEAL = 1.0
-"""How much steps count beside places when a healed drawing is laid over the rough one; `benchmarks/sketch_edit.py`
-measures what comes of it."""
+TRUST = 0.5, 50.0
+"""How much steps count beside places, at least and at most, when a healed drawing is laid over the rough one."""
 
 WHOLE, PIECE = 2.0, 8.0
 """A drawing may be so many times smaller, or larger, than is typical, and a piece of one so many times smaller."""
@@ -230,7 +229,7 @@ class Drawing(Part):
                 if self.rough is not None:
                     steps = np.diff(record.points, axis=0, prepend=0)
                     steps[0] = self.rough[0]
-                    points = agree(steps, self.rough, HEAL) * self.unit
+                    points = agree(steps, self.rough, trust(steps, self.rough)) * self.unit
                 points = points + box(self.sketch.points)[0]
             record.points = points
             record.word = record.word or self.sketch.word
@@ -245,6 +244,19 @@ class Drawing(Part):
             number = sum(not record.pen[len(self.sketch) - 1] for record in records)
             ends = f"the last stroke goes on in {number:,} of {len(records):,}"
         return "; ".join(filter(None, [self.note, word, ends]))
+
+
+def trust(steps: NDArray[np.float64], places: NDArray[np.float64]) -> float:
+    """Return how much steps, (n, D), count beside places, (n, D): the variance of a place over that of a step.
+
+    Between neighbours the errors of places, of variance v, make differences of the places other than the steps: by the
+    variance 2 v, and the covariance -v with the next. What is left is the variance of the steps.
+    """
+    wrong = np.diff(places, axis=0) - steps[1:]
+    total, place = float((wrong**2).mean()) if len(wrong) else 0.0, 0.0
+    if len(wrong) > 1:
+        place = max(-float((wrong[1:] * wrong[:-1]).mean()), 0.0)
+    return float(np.clip(place / max(total - 2 * place, 0.01 * total, 1e-12), *TRUST))
 
 
 def _strokes(sketch: Sketch, keep: Sequence[int] | None) -> Sketch:

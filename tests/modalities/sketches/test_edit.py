@@ -15,7 +15,7 @@ from torch import nn
 from gendiff.denoise import AnalyticDenoiser
 from gendiff.files import UserError
 from gendiff.modalities.sketches import geometry
-from gendiff.modalities.sketches.edit import TASKS, Drawing, parts, read_parts
+from gendiff.modalities.sketches.edit import TASKS, Drawing, parts, read_parts, trust
 from gendiff.modalities.sketches.modality import Sketches
 from gendiff.modalities.sketches.points import box, cloud, condition, read_ink, thin
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
@@ -170,9 +170,9 @@ def test_sample_i_depends_on_the_seed_and_i_alone(model, half):
         ("heal", {"steps": 3}),
         ("trace", {"steps": 3}),
     ):
-        many = model.edit([half], task, 9, seed=4, **more).records
-        few = model.edit([half], task, 5, seed=4, batch_size=2, **more).records
-        other = model.edit([half], task, 5, seed=5, **more).records
+        many = model.edit([half], task, 6, seed=4, **more).records
+        few = model.edit([half], task, 4, seed=4, batch_size=2, **more).records
+        other = model.edit([half], task, 4, seed=5, **more).records
         for a, b, c in zip(many, few, other, strict=False):
             assert a.points.shape == b.points.shape
             assert np.allclose(a.points, b.points, atol=0.05)
@@ -288,37 +288,43 @@ def chamfer(a, b):
 
 
 def test_healing_undoes_jitter():
+    """Of eight rough drawings the mean; one may become another shape, and lie further away."""
     model, arrays = shapes()
-    clean = arrays[4]
-    rough = Sketch(clean.points + np.random.default_rng(0).normal(size=clean.points.shape) * 6, clean.pen)
-    healed = model.edit([rough], "heal", 8).records
-    assert all(len(s) == len(rough) and np.array_equal(s.pen, clean.pen) for s in healed)
-    before = chamfer(rough.points, clean.points)
-    assert np.mean([chamfer(s.points, clean.points) for s in healed]) < 0.6 * before
+    clean, left = arrays[4], []
+    for seed in range(8):
+        jitter = np.random.default_rng(seed).normal(size=clean.points.shape) * 6
+        healed = model.edit([Sketch(clean.points + jitter, clean.pen)], "heal", 8, seed=seed).records
+        assert all(len(s) == len(clean) and np.array_equal(s.pen, clean.pen) for s in healed)
+        before = chamfer(clean.points + jitter, clean.points)
+        left.append(np.mean([chamfer(s.points, clean.points) for s in healed]) / before)
+    assert np.mean(left) < 0.75
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "expected"), [(3.0, 1.0, 9.0), (1.0, 1.0, 1.0), (0.0, 1.0, 0.5), (1.0, 0.0, 50.0)]
+)
+def test_trust_is_the_ratio_of_the_variances_of_the_errors(place, step, expected):
+    random = np.random.default_rng(0)
+    true = random.normal(size=(20000, 2)).cumsum(0)
+    places = true + place * random.normal(size=true.shape)
+    steps = np.diff(true, axis=0, prepend=0) + step * random.normal(size=true.shape)
+    assert trust(steps, places) == pytest.approx(expected, rel=0.15)
+    assert trust(steps[:1], places[:1]) == 0.5
 
 
 def test_what_is_healed_lies_over_the_rough_drawing(examples):
-    """The steps are the model's and the places the input's: the minimum of both errors, also after many steps."""
+    """The steps are the model's and the places the input's, also where steps alone would lead far away."""
     model, given = untrained(examples), examples[2]
     (part,) = model.modality.parts([given], "heal")
-    drawn = np.random.default_rng(0).normal(size=(len(given), 2)).cumsum(0) * 40
-    record = Sketch(drawn.copy(), given.pen)
+    steps = np.diff(given.points, axis=0) / part.unit + 3
+    record = Sketch(np.concatenate([np.zeros((1, 2)), steps.cumsum(0)]), given.pen)
     part.place([record])
-    centre, unit = box(given.points)[0], part.unit
-
-    def error(points):
-        x = (points - centre) / unit
-        return (
-            ((x - part.rough) ** 2).sum() + ((np.diff(x - drawn, axis=0)) ** 2).sum() + ((x - part.rough)[0] ** 2).sum()
-        )
-
-    best = error(record.points)
-    assert all(
-        error(record.points + 0.1 * np.eye(len(given))[i][:, None] * sign) > best
-        for i in range(len(given))
-        for sign in (-1, 1)
-    )
-    assert np.abs(record.points - given.points).max() < np.abs(drawn * unit + centre - given.points).max()
+    away = (record.points - given.points) / part.unit
+    assert np.abs(away).max() < 10
+    assert np.abs(3 * np.arange(len(given))).max() > 60
+    record = Sketch(part.rough + 1e4, given.pen)
+    part.place([record])
+    assert np.allclose(record.points, given.points, atol=1e-6)
 
 
 @pytest.mark.parametrize("representation", ["offset", "absolute", "both"])
