@@ -116,6 +116,24 @@ RECIPES = {
         licence="CC BY-SA 3.0, as the data",
         limits=["What it draws looks like characters and mostly is none: it knows strokes, not their meaning."],
     ),
+    "images-mnist": Recipe(
+        title="Handwritten digits of 28 x 28 gray pixels, by class",
+        modality="images",
+        data="images/mnist.npz",
+        held_out=5000,
+        training={"steps": 10_000, "preset": "tiny"},
+        steps=10,
+        curve=(5, 7, 20, 100),
+        guidance=1.5,
+        number=1000,
+        rows=("recognised", "frechet", "kernel", "precision", "recall"),
+        credit=[
+            "MNIST by Yann LeCun, Corinna Cortes and Christopher Burges: its 60,000 training images"
+            " (yann.lecun.com/exdb/mnist; CC BY-SA 3.0 according to third parties)",
+        ],
+        licence="CC BY-SA 3.0, as the data",
+        limits=["It draws the digits 0 to 9 in one style of handwriting: American, of the 1990s."],
+    ),
 }  # fmt: skip
 
 
@@ -146,7 +164,15 @@ def sketch_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable[[
     return SketchArrays.from_sketches, Suite(adapter.preprocess(held_out), training=adapter.preprocess(training))
 
 
-SUITES = {"sketches": sketch_suite}
+def image_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable[[list[Any]], Any], Any]:
+    """Return how records become a set, and the suite that judges sets of images."""
+    from gendiff.modalities.images.metrics import Suite
+    from gendiff.modalities.images.records import ImageArrays
+
+    return ImageArrays.from_images, Suite(held_out, training=training)
+
+
+SUITES = {"sketches": sketch_suite, "images": image_suite}
 
 
 def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str, Any]:

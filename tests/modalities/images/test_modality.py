@@ -197,18 +197,19 @@ def test_base_is_the_network_of_ddpm_for_cifar():
 
 
 @pytest.mark.parametrize(
-    ("size", "multipliers", "attention"),
+    ("size", "multipliers", "attention", "patch"),
     [
-        ((8, 8), [2, 4], [8]),
-        ((28, 28), [1, 2, 4], [14]),
-        ((32, 48), [1, 2, 2, 4], [16]),
-        ((64, 64), [1, 1, 2, 2, 4], [16]),
-        ((3, 5), [4], [3]),
+        ((8, 8), [1, 2], [8], 1),
+        ((28, 28), [1, 2], [7], 2),
+        ((32, 48), [1, 1, 2], [8], 2),
+        ((64, 64), [1, 1, 2], [8], 4),
+        ((33, 28), [1, 1, 2], [7], 1),
+        ((3, 5), [2], [3], 1),
     ],
 )
-def test_resolutions_follow_the_size(size, multipliers, attention):
+def test_resolutions_follow_the_size(size, multipliers, attention, patch):
     network = build_network(None, "tiny", size, {"pixel": 1}, {})
-    assert (network.multipliers, network.attention) == (multipliers, attention)
+    assert (network.multipliers, network.attention, network.patch) == (multipliers, attention, patch)
     y = network({"pixel": torch.zeros(1, 1, *size)}, torch.zeros(1, 1))["pixel"]
     assert y.shape == (1, 1, *size)
 
