@@ -333,6 +333,12 @@ def judge(drawn: SketchArrays, reference: SketchArrays, features: Features) -> d
     }
 
 
+def unseen(named: SketchArrays, features: Features, number: int) -> SketchArrays:
+    """Return sketches, at most so many, that the networks were not trained on, of those that they were fitted to."""
+    rows = np.setdiff1d(np.arange(len(named)), features.trained_on)
+    return named.select(np.random.default_rng(0).permutation(rows)[:number])
+
+
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """What numbers that are compared must share."""
     names = ("digest", "simplify", "steps", "batch", "samples", "classes", "device")
@@ -428,8 +434,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     print(f"out, simplified by {options.simplify:g} of 255: {ready.num_points.mean():.1f} points on average")
     print(f"{options.steps:,} steps of {options.batch}, seeds {options.seeds}, {options.samples:,} sketches drawn each")
     features = Features.fit(named, seed=0)
-    real = named.select(np.random.default_rng(0).choice(len(named), options.samples, replace=False))
-    floor = judge(real, reference, features)
+    floor = judge(unseen(named, features, options.samples), reference, features)
     print(f"feature networks {features.digest()}; held-out accuracy {features.held_out}\n", flush=True)
 
     found: dict[str, list[dict[str, Any]]] = {}

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse, stats
 
 from gendiff.files import UserError
@@ -14,11 +15,14 @@ from gendiff.metrics import (
     bootstrap_totals,
     compare,
     ratio,
+    sets,
     share,
     total_variation,
     wasserstein,
     wasserstein_counts,
 )
+from gendiff.metrics.fit import descend
+from gendiff.metrics.sets import matched
 
 LAWS = {
     "share": (lambda rng: rng.random(150) < 0.3, lambda x, seed: share(x, n_resamples=300, seed=seed), 0.3),
@@ -249,3 +253,54 @@ def test_what_is_not_a_table_is_refused(content):
 def test_an_empty_table_has_lines():
     assert Table([]).lines()[0] == "Metrics"
     assert Table([]).markdown()
+
+
+def test_sets_are_matched_by_their_words():
+    words = [np.array(list(text)) for text in ("aabbbc", "bbcaaad", "abbbb")]
+    rows = matched(words, 100)
+    assert ["".join(word[row]) for word, row in zip(words, rows, strict=True)] == ["abb", "bba", "abb"]
+    assert [row.tolist() for row in rows] == [[0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    assert [len(row) for row in matched(words, 2)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("itself", [None, "same"])
+def test_the_nearest_of_many_is_found_by_a_rough_search(monkeypatch, itself):
+    """The rough distance errs by up to 0.01; among the 24 best of it the nearest is measured exactly."""
+    monkeypatch.setattr(sets, "CHUNK", 70)
+    rng = np.random.default_rng(0)
+    others = rng.random(500)
+    records = others[:90] if itself else rng.random(90)
+    error = rng.uniform(-0.01, 0.01, (90, 500))
+
+    def rough(rows):
+        return np.abs(records[:, None] - others[rows]) + error[:, rows]
+
+    def exact(some, which):
+        return np.abs(records[some] - others[which])
+
+    numbers = np.arange(90) if itself else None
+    way = np.abs(records[:, None] - others)
+    if itself:
+        way[numbers, numbers] = np.inf
+    np.testing.assert_array_equal(sets.search(rough, exact, 90, 500, numbers), way.min(1))
+    assert np.isinf(sets.search(rough, exact, 90, 0)).all()
+
+
+def test_classes_that_are_recognised():
+    """Of four with a word three are taken for it; the entropy is that of the shares 3, 1 and 1 of five."""
+    guess, words = np.array([0, 0, 1, 2, 0]), np.array(["a", "a", "b", "b", ""])
+    found = sets.classes(guess, words, ["a", "b", "c"], {"n_resamples": 10, "seed": 0})
+    assert (found["recognised"].value, found["recognised"].n) == (0.75, 4)
+    assert found["entropy"].value == pytest.approx(stats.entropy([3, 1, 1]))
+    nothing = sets.classes(guess[:0], words[:0], ["a"], {"n_resamples": 10, "seed": 0})
+    assert nothing == {"recognised": None, "entropy": None}
+
+
+def test_a_network_is_trained_to_the_least_of_a_loss_and_frozen():
+    line = torch.nn.Linear(1, 1)
+    x = torch.linspace(-1, 1, 20)[:, None]
+    descend(line, lambda: (line(x) - (2 * x + 1)).square().mean(), 400, 0.1)
+    assert line.weight.item() == pytest.approx(2, abs=0.01)
+    assert line.bias.item() == pytest.approx(1, abs=0.01)
+    assert not line.training
+    assert not line.weight.requires_grad

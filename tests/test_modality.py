@@ -73,6 +73,29 @@ def test_another_package_brings_a_modality(tmp_path):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(read, drawn, strict=True))
 
 
+@pytest.mark.usefixtures("installed")
+def test_the_command_speaks_of_the_modality_of_another_package(capsys, tmp_path):
+    assert main(["sample", "--help"]) == main(["train", "--help"]) == 0
+    helps = [" ".join(text.split()) for text in capsys.readouterr().out.split("usage: ")[1:]]
+    for text in helps:
+        assert "dots .dots; " in text
+        assert all(kind.name in text and kind.extensions[0] in text for kind in modalities().values())
+    assert "one of dots, images, molecules, sketches" in helps[1]
+    assert "sketches birnn, transformer, unet" in helps[1]
+    assert "molecules --hydrogens, --rule" in helps[1]
+    assert ".sdf[.gz], .mol*," in helps[0]
+    assert main(["train", "molecules", "--help"]) == 0
+    assert "dots" not in capsys.readouterr().out.replace("one of dots", "")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_condition_that_an_adapter_does_not_know_is_refused(tmp_path):
+    (tmp_path / "a.dots").write_text("\n".join(["[[0, 0], [1, 1]]", "[[0, 1], [1, 0]]"]))
+    with pytest.raises(UserError, match=r"^--condition colour: dots of these files can be asked for nothing; leave"):
+        gendiff.train("dots", [tmp_path / "a.dots"], tmp_path / "run", conditions=["colour"], say=None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_same_model_is_refused_where_its_package_is_not_installed(tmp_path):
     config.trusted_packages.cache_clear()
     gendiff.Model(dots.Dots({3: 1}), dots.Dots({3: 1}).denoiser()).save(tmp_path / "m")

@@ -13,14 +13,23 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from dots import Dots
 from rdkit import Chem
 
 import examples
 import gendiff
 from gendiff import DDIM, Ancestral, DPMSolver, Heun, UserError, load
+from gendiff.config import describe
+from gendiff.denoise import AnalyticDenoiser
 from gendiff.modalities.molecules.encode import from_state
 from gendiff.model import FORMAT, Model
 from gendiff.model.batches import PAIRS_PER_BATCH, cut
+from gendiff.model.model import prior_scale, takes_noise
+from gendiff.ops import Random
+from gendiff.process import GaussianProcess, JointProcess
+from gendiff.sample import RK45, Langevin, PredictorCorrector, ReverseSDE, UniPC
+from gendiff.schedule import Linear
+from gendiff.space import Euclidean
 
 
 @pytest.fixture
@@ -48,6 +57,25 @@ def raw(model):
     a = model.modality
     a.decode = lambda x, mask, condition=None: from_state(x, mask, a.elements, a.charges, a.position_scale)
     return model
+
+
+def repr_of(sampler):
+    """A name for a test."""
+    return "-".join(str(value).rpartition(".")[2] for value in describe(sampler).values())
+
+
+class Exact(AnalyticDenoiser):
+    """The exact denoiser; a model asks its weights where they are."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.place = torch.nn.Parameter(torch.zeros(1))
+
+
+def normal_dots(sampler):
+    """The exact model of four dots, each N(0, 0.8^2 I) around their centre, in units of 1.5."""
+    modality = Dots({4: 1}, scale=1.5)
+    return Model(modality, Exact(modality.process(), [1.0], {"position": (0.0, 0.8)}), sampler)
 
 
 def block(mol):
@@ -240,9 +268,59 @@ def test_steps_and_temperature_change_the_sampler_and_nothing_else_of_it(model):
     ):
         with pytest.raises(UserError, match=words):
             model.tuned(**options)
+
+
+@pytest.mark.parametrize("sampler", [DPMSolver(20), Heun(10), UniPC(10), DDIM(20)], ids=repr_of)
+def test_a_temperature_scales_normal_data_drawn_without_noise_on_the_way(sampler):
+    """The flow of N(0, s^2) is linear: at tau every sample is tau times that at 1, and so are the deviations."""
+    model = normal_dots(sampler)
+    warm, *cold = (torch.stack(model.sample(400, seed=2, temperature=tau)) for tau in (1.0, 0.7, 0.25, 0.0))
+    for x, tau in zip(cold, (0.7, 0.25, 0.0), strict=True):
+        torch.testing.assert_close(x, tau * warm, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(warm, torch.stack(model.sample(400, seed=2)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.7, 0.25])
+def test_the_deviation_is_that_of_the_data_times_the_temperature(tau):
+    """The flow takes every number of the noise to s times itself; 0.8 * 1.5 is s in the units of the dots."""
+    model = normal_dots(RK45(2))
+    drawn = torch.stack(model.sample(400, seed=2, temperature=tau))
+    noise = torch.stack(model.film(400, frames=2, seed=2)[0])  # of unit deviation, times 1.5
+    torch.testing.assert_close(drawn, tau * 0.8 * noise, rtol=1e-3, atol=1e-3)
+
+
+def test_all_ways_of_sampling_take_the_temperature():
+    model = normal_dots(DPMSolver(6))
+    cold = torch.stack(model.draw(5, seed=1, temperature=0.5).records)
+    torch.testing.assert_close(torch.stack(model.film(5, frames=3, seed=1, temperature=0.5)[-1]), cold, rtol=0, atol=0)
+    noise, *_ = model.film(5, frames=3, seed=1, temperature=0.5)
+    warm, *_ = model.film(5, frames=3, seed=1)
+    torch.testing.assert_close(torch.stack(noise), 0.5 * torch.stack(warm), rtol=0, atol=0)
+
+
+def test_a_sampler_that_takes_noise_in_starts_from_the_prior_as_it_is():
+    for sampler in (Ancestral(4), DDIM(4, eta=0.5), DDIM(4, variance="analytic")):
+        assert prior_scale(sampler, 0.5) == 1.0
+    model = normal_dots(ReverseSDE(5))
+    with pytest.raises(UserError, match="the sampler ReverseSDE of this model takes noise in and has no temp"):
+        model.draw(2, temperature=0.5)
     model.sampler = Heun(5)
-    with pytest.raises(UserError, match="--temperature: the sampler Heun of this model has none"):
-        model.tuned(temperature=0.5)
+    with pytest.raises(UserError, match=r"--temperature must lie in \[0, 1\], got 1.5"):
+        model.draw(2, temperature=1.5)
+
+
+SAMPLERS = [
+    *(DDIM(4), DDIM(4, eta=0.3), Ancestral(4), Heun(4), Heun(4, churn=1.0), DPMSolver(4), DPMSolver(4, eta=1.0)),
+    *(UniPC(4), RK45(2), ReverseSDE(4), ReverseSDE(4, noise=0.0), Langevin(4, corrections=1), PredictorCorrector(4)),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr_of)
+def test_who_takes_noise_in_draws_random_numbers(sampler):
+    process = JointProcess({"x": GaussianProcess(Linear(), Euclidean(1))})
+    denoiser, random = AnalyticDenoiser(process, [1.0], {"x": (0.0, 0.5)}), Random(0, 2)
+    sampler(denoiser, {"x": torch.ones(2, 1, 1)}, torch.ones(2, 1, dtype=torch.bool), random=random)
+    assert (random.draws > 0) == takes_noise(sampler)
 
 
 def test_progress_counts_every_step_of_every_batch(model):

@@ -15,12 +15,12 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.files import UserError
 from gendiff.modality import Part, Task
 from gendiff.model import Model
-from gendiff.model.edit import sampler_of, slerp
+from gendiff.model.edit import chosen, find_task, sampler_of, slerp
 from gendiff.model.keep import Framed, adrift, agreement, guided_plan
 from gendiff.ops import Random
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Heun, Table
-from gendiff.schedule import Cosine, Flow
+from gendiff.schedule import VE, Cosine, Flow
 from gendiff.space import Euclidean, ZeroCenterOfMass
 
 # Four points: how far the first two lie apart decides where the others are.
@@ -425,6 +425,49 @@ def test_what_comes_in_takes_its_place_in_the_order(turned):
     assert torch.allclose(made[-1], long, atol=2e-2)
 
 
+def test_which_records_are_edited():
+    """By their numbers, in their order; of a list or of what has a `select`."""
+    assert chosen([5, 6, 7], None) == [5, 6, 7]
+    assert chosen([5, 6, 7], 2) == [6]
+    assert chosen([5, 6, 7], [3, 1, 1]) == [7, 5, 5]
+    assert shapes().edit([SHAPES[0], SHAPES[1, :2]], "grow", 1, which=2, steps=2).records[0].shape == (4, 2)
+    for number in (0, 4):
+        with pytest.raises(UserError, match=f"--which names number {number}, and the input has 3"):
+            chosen([5, 6, 7], [1, number])
+
+
+def test_of_several_parts_sample_i_is_made_of_number_i_modulo_their_count():
+    wide = shapes()
+    given = [SHAPES[0], SHAPES[1] + 50, SHAPES[0, :3] - 9]
+    made = wide.edit(given, "vary", 7, strength=0.0, batch_size=3).records
+    for number, record in enumerate(made):
+        assert torch.allclose(record, given[number % 3], atol=1e-5)
+    assert len(wide.edit(given, "vary", strength=0.0).records) == 3
+    alone = wide.edit(given[1:2], "vary", 5, strength=0.5).records
+    both = wide.edit(given[:2], "vary", 5, strength=0.5).records
+    assert torch.allclose(both[3], alone[3], atol=1e-5)  # by the seed and its number
+
+
+def test_a_modality_may_say_which_task_an_input_asks_for():
+    plane = Plane({4: 1})
+    assert find_task(plane, None, [1])[0] == "grow"
+    plane.usual_task = lambda records, options: "ask" if "side" in options else "vary"
+    assert find_task(plane, None, [1])[0] == "vary"
+    assert find_task(plane, None, [1], {"side": 3})[0] == "ask"
+    assert find_task(plane, "link", [1])[0] == "link"
+    assert find_task(plane)[0] == "grow"
+
+
+def test_guided_walks_begin_where_the_noise_does():
+    """A variance-exploding process of a largest deviation of 4 has a log-SNR of -2 log 4 at t = 1, not -5."""
+    process = JointProcess({"position": GaussianProcess(VE(0.01, 4.0), Euclidean(2))})
+    exploding = Model(Plane({4: 1}), Exact(process, [1.0], {"position": (0.0, 1.0)}), Ancestral(30))
+    plan = guided_plan(exploding, Ancestral(5), 1)
+    levels = VE(0.01, 4.0).log_snr(torch.tensor([t for t, _ in plan[:6]], dtype=torch.float64))
+    assert torch.allclose(levels, torch.linspace(-2 * math.log(4), 2, 6, dtype=torch.float64), atol=1e-6)
+    assert plan[0][0] == 1
+
+
 def test_the_training_mode_comes_back_even_after_an_error():
     wide = shapes()
     wide.denoiser.train()
@@ -468,6 +511,7 @@ def test_samplers_of_the_tasks():
         ("interpolate", {"n": 1}, "-n must be at least 2 for a path"),
         ("interpolate", {"only": ["valid"]}, "--only draws until there are enough"),
         ("interpolate", {"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ("vary", {"mask": 1}, "--mask belongs to other modalities or models; vary has no use for it"),
     ],
 )
 def test_bad_numbers_are_one_line(task, options, message):

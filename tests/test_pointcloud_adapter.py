@@ -159,7 +159,7 @@ def test_the_commands_of_the_page_run(site, tmp_path, monkeypatch, capsys):
     [
         (
             ["sample", "m", "--class", "cube", "-o", "a.npz"],
-            "class 'cube' cannot be asked of this model; it knows cone",
+            "class 'cube' cannot be asked of this model; it knows 'cone'",
         ),
         (
             ["sample", "m", "--condition", "logP=1", "-o", "a.npz"],

@@ -1,17 +1,59 @@
 """Models that come with gendiff."""
 
+import importlib.util
 import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from scribbles import scribbles
 
 from gendiff.cli import main
 from gendiff.model import load, shipped
 
 MODELS = shipped()
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+checkout = pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks/ is not here: not a checkout")
+
+
+def benchmark(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)  # where its data classes look their names up
+        spec.loader.exec_module(module)
+    return module
+
+
+@checkout
+def test_recipes_measure_what_their_cards_show_and_count_the_whole_training(tmp_path):
+    shipped = benchmark("shipped")
+    for name, folder in MODELS.items():
+        card = (folder / "README.md").read_text(encoding="utf-8").partition("Quality against steps")[2]
+        rows = [int(steps) for steps in re.findall(r"^\| (\d+) \|", card, re.MULTILINE)]
+        recipe = shipped.RECIPES[name]
+        assert rows == sorted((*recipe.curve, recipe.steps)), name
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"elapsed": 750.0}, tmp_path / "checkpoints" / "last.ckpt")
+    assert shipped.minutes(tmp_path) == 12.5
+
+
+@checkout
+def test_real_sketches_of_the_benchmark_are_none_that_its_judges_learnt_from():
+    named = scribbles(20)
+    learnt = SimpleNamespace(trained_on=np.arange(0, 20, 2))
+    real = benchmark("sketches").unseen(named, learnt, 15)
+    odd = [named[i].points.tobytes() for i in range(1, 20, 2)]
+    assert sorted(sketch.points.tobytes() for sketch in real) == sorted(odd)
+
 
 def test_those_that_are_promised_are_there():
-    assert {"sketches-digits", "sketches-kanji"} <= MODELS.keys()
+    assert {"images-mnist", "sketches-digits", "sketches-kanji"} <= MODELS.keys()
 
 
 @pytest.mark.parametrize("name", MODELS)

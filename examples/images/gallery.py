@@ -25,7 +25,6 @@ from torch import Tensor
 
 import gendiff
 from gendiff.data import resolve
-from gendiff.guide import ILVR, Replacement, sdedit
 from gendiff.guide.ilvr import block_mean
 from gendiff.modalities.images.bits import bits_per_dim
 from gendiff.modalities.images.classifier import accuracy, train_classifier
@@ -34,11 +33,10 @@ from gendiff.modalities.images.encode import from_state, to_state
 from gendiff.modalities.images.metrics import Features, psnr
 from gendiff.modalities.images.modality import Images
 from gendiff.modalities.images.records import ImageArrays
-from gendiff.modalities.images.restore import enlarge, gray, hide, jpeg, margin, rectangle, shrink
+from gendiff.modalities.images.restore import enlarge, gray, jpeg, margin, rectangle, shrink
 from gendiff.modalities.images.write import write_images
 from gendiff.model import Model
-from gendiff.ops import Random, State
-from gendiff.sample import repaint_plan
+from gendiff.ops import Random
 
 
 class Size(NamedTuple):
@@ -57,6 +55,9 @@ FACTOR = 2
 
 STRENGTH = 0.35
 """How far SDEdit goes up into noise."""
+
+LEVELS = 20
+"""Levels of noise of filling holes, each of which is walked three times."""
 
 LONGER = {"palette": 3}
 """How many times as long a system trains as the others: Palette learns four tasks at once, in colours."""
@@ -134,14 +135,11 @@ class Studio:
         beside = [f"{name} {self.judge().frechet(other, real):.1f}" for name, other in others.items()]
         return f"Fréchet distance {self.judge().frechet(images, real):.1f} ({', '.join(beside)})"
 
-    def restored(self, model: Model, told: State) -> Tensor:
-        """Return what a model makes of what it is told, as bytes."""
-        random = Random(self.seed, len(next(iter(told.values()))))
-        process = model.denoiser.process
-        x = model.tuned(self.steps(model))(
-            model.denoiser, process.prior(process.noise(None, random)), None, told, random
-        )
-        return to_state(from_state(x["pixel"])[0])
+    def edited(self, model: Model, images: ImageArrays, task: str, steps: int | None = None, **options) -> ImageArrays:
+        """Return what `gendiff edit` makes of images, one of each."""
+        steps = self.steps(model) if steps is None else min(steps, self.size.sampling)
+        records = model.edit(images, task, len(images), steps=steps, seed=self.seed, **options).records
+        return ImageArrays.from_images(records)
 
     def sheet(self, name: str, *rows: ImageArrays, columns: int = 16) -> str:
         """Draw rows of images, the first of each; return the name of the picture."""
@@ -153,13 +151,12 @@ class Studio:
         sheet_png(images, self.out / f"{name}.png", columns=columns, captions=[], scale=max(1, 48 // self.held.size[0]))
         return f"{name}.png"
 
-    def beside(self, ours: Tensor, without: Tensor, truth: ImageArrays, colour: bool = False) -> str:
+    def beside(self, ours: ImageArrays, without: ImageArrays, truth: ImageArrays, colour: bool = False) -> str:
         """Return how near images come to the originals, and how near what one gets without a model."""
-        judge = self.judge(colour)
-        pairs = [arrays(x) for x in (ours, without)]
+        judge, pair = self.judge(colour), (ours, without)
         (near, other), (look, plain) = (
-            [float(np.mean(np.minimum(psnr(part, truth), 60))) for part in pairs],
-            [float(judge.distance(part, truth).mean()) for part in pairs],
+            [float(np.mean(np.minimum(psnr(part, truth), 60))) for part in pair],
+            [float(judge.distance(part, truth).mean()) for part in pair],
         )
         return f"PSNR {near:.1f} dB ({other:.1f}), feature distance {look:.2f} ({plain:.2f})"
 
@@ -175,14 +172,26 @@ def coloured(images: ImageArrays) -> ImageArrays:
     return ImageArrays(pixels.astype(np.uint8), images.words, images.names)
 
 
-def arrays(x: Tensor, words: np.ndarray | None = None) -> ImageArrays:
+def arrays(x: Tensor) -> ImageArrays:
     """Return states as images."""
-    return ImageArrays(from_state(x)[0], words)
+    return ImageArrays(from_state(x)[0])
 
 
-def filled(known: Tensor) -> Tensor:
-    """Return pictures whose holes have the mean of the rest."""
-    return torch.where(known.isnan(), known.nanmean((2, 3), keepdim=True), known)
+def filled(images: ImageArrays, free: np.ndarray) -> ImageArrays:
+    """Return images whose holes, (M, H, W), have the mean of the rest."""
+    rest = np.where(free[..., None], np.nan, images.pixels.astype(float))
+    mean = np.nanmean(rest, (1, 2), keepdims=True)
+    return ImageArrays(np.rint(np.where(np.isnan(rest), mean, rest)).astype(np.uint8))
+
+
+def pierced(images: ImageArrays, free: np.ndarray) -> ImageArrays:
+    """Return images whose holes, (M, H, W), are light gray, to be looked at."""
+    return ImageArrays(np.where(free[..., None], np.uint8(204), images.pixels))
+
+
+def kept(ours: ImageArrays, truth: ImageArrays, free: np.ndarray) -> str:
+    """Return whether the pixels that were known are the same bytes."""
+    return f"known pixels bit by bit the same: {bool((ours.pixels == truth.pixels)[~free].all())}"
 
 
 # -- one function for each way to show a system ----------------------------------------------------------------------
@@ -235,10 +244,10 @@ def classifier_guided(studio: Studio, system: str) -> list[Row]:
 def enlarges(studio: Studio, system: str) -> list[Row]:
     """Enlarge images that were made small."""
     model, truth = studio.model(system, factor=FACTOR), studio.examples()[1]
-    big = enlarge(shrink(to_state(truth.pixels), FACTOR), FACTOR)
-    ours = studio.restored(model, {"image": big})
-    picture = studio.sheet(system, arrays(big), arrays(ours), truth)
-    told = command(studio, system, f" --factor {FACTOR}")
+    small = shrink(to_state(truth.pixels), FACTOR)
+    big, ours = arrays(enlarge(small, FACTOR)), studio.edited(model, arrays(small), "enlarge")
+    picture = studio.sheet(system, big, ours, truth)
+    told = command(studio, system, f" --factor {FACTOR}", "enlarge")
     return [Row(system, told, picture, f"{studio.beside(ours, big, truth)}; in brackets bicubic")]
 
 
@@ -246,68 +255,59 @@ def restores(studio: Studio, system: str) -> list[Row]:
     """Fill in, continue, colour and repair, all by one model."""
     model, truth = studio.model(system, colour=True), studio.examples(colour=True)[1]
     x, random = to_state(truth.pixels), Random(studio.seed, len(truth))
-    holes, half = hide(x, rectangle(x, random)), hide(x, margin(x, random))
-    bad = jpeg(x, torch.full((len(x),), 10.0))
-    shown: dict[str, tuple[str, State, Tensor]] = {
-        "inpaint": ("the mean of the rest", {"known": holes}, filled(holes)),
-        "uncrop": ("the mean of the rest", {"known": half}, filled(half)),
-        "colourise": ("gray", {"image": gray(x)}, gray(x)),
-        "repair": ("JPEG of quality 10", {"image": bad}, bad),
-    }
+    holes, half = (hole(x, random)[:, 0].numpy() for hole in (rectangle, margin))
+    plain, bad = arrays(gray(x)), arrays(jpeg(x, torch.full((len(x),), 10.0)))
     rows = []
-    for task, (baseline, told, without) in shown.items():
-        ours = studio.restored(model, told)
-        said = f"{studio.beside(ours, without, truth, colour=True)}; in brackets {baseline}"
-        if "known" in told:
-            stays = ~told["known"].isnan()
-            said += f"; known pixels bit by bit the same: {bool((ours == x)[stays].all())}"
-        given = torch.where(told["known"].isnan(), 0.6, told["known"]) if "known" in told else without
-        picture = studio.sheet(f"{system}-{task}", arrays(given), arrays(ours), truth)
-        rows.append(Row(f"{system}: {task}", command(studio, system), picture, said))
+    for task, free in (("inpaint", holes), ("uncrop", half)):
+        ours = studio.edited(model, truth, task, mask=free)
+        said = f"{studio.beside(ours, filled(truth, free), truth, colour=True)}; in brackets the mean of the rest"
+        picture = studio.sheet(f"{system}-{task}", pierced(truth, free), ours, truth)
+        told = command(studio, system, "", f"{task} --mask holes.png")
+        rows.append(Row(f"{system}: {task}", told, picture, f"{said}; {kept(ours, truth, free)}"))
+    for task, given, baseline in (("colourise", plain, "gray"), ("repair", bad, "JPEG of quality 10")):
+        ours = studio.edited(model, given, task)
+        said = f"{studio.beside(ours, given, truth, colour=True)}; in brackets {baseline}"
+        picture = studio.sheet(f"{system}-{task}", given, ours, truth)
+        rows.append(Row(f"{system}: {task}", command(studio, system, "", task), picture, said))
     return rows
 
 
 def varies(studio: Studio, system: str) -> list[Row]:
     """Make digits out of rough blocks, by noise and back."""
     model, truth = studio.model("ddpm"), studio.examples()[1]
-    rough, random = block_mean(to_state(truth.pixels), FACTOR), Random(studio.seed, len(truth))
-    x = sdedit(model.tuned(studio.steps(model)), model.denoiser, {"pixel": rough}, STRENGTH, random=random)["pixel"]
-    moved = 127.5 * float((block_mean(x, FACTOR) - rough).square().mean().sqrt())
-    said = f"{studio.distance(arrays(x), arrays(rough))}; the mean of a block moves by {moved:.0f} of 255"
-    picture = studio.sheet(system, arrays(rough), arrays(x), truth)
-    return [Row(system, f"sdedit(sampler, denoiser, guide, {STRENGTH})", picture, said)]
+    rough = arrays(block_mean(to_state(truth.pixels), FACTOR))
+    made = studio.edited(model, rough, "vary", strength=STRENGTH)
+    off = means(made) - means(rough)
+    said = f"{studio.distance(made, rough)}; the mean of a block moves by {np.sqrt((off**2).mean()):.0f} of 255"
+    picture = studio.sheet(system, rough, made, truth)
+    return [Row(system, command(studio, "ddpm", "", f"vary --strength {STRENGTH}"), picture, said)]
 
 
 def follows(studio: Studio, system: str) -> list[Row]:
     """Give new digits the means of the blocks of given ones."""
     model, truth = studio.model("ddpm"), studio.examples()[1]
-    low, random = block_mean(to_state(truth.pixels), FACTOR), Random(studio.seed, len(truth))
-    process = model.denoiser.process
-    noise = process.prior(process.noise(None, random))
-    hook = ILVR({"pixel": low}, FACTOR)
-    x = model.tuned(studio.steps(model))(model.denoiser, noise, None, None, random, [hook])["pixel"]
-    off = 127.5 * float((block_mean(x, FACTOR) - low).abs().max())
-    said = f"{studio.distance(arrays(x), arrays(low))}; means of blocks differ by at most {off:.0e} of 255"
-    return [Row(system, f"ILVR(reference, {FACTOR})", studio.sheet(system, arrays(low), arrays(x), truth), said)]
+    low = arrays(block_mean(to_state(truth.pixels), FACTOR))
+    made = studio.edited(model, truth, "like", factor=FACTOR)
+    off = np.abs(means(made) - means(truth)).mean()
+    said = f"{studio.distance(made, low)}; the mean of a block moves by {off:.1f} of 255"
+    picture = studio.sheet(system, low, made, truth)
+    return [Row(system, command(studio, "ddpm", "", f"like --factor {FACTOR}"), picture, said)]
+
+
+def means(images: ImageArrays) -> np.ndarray:
+    """Return the means of the blocks of images, in bytes."""
+    return 127.5 * block_mean(to_state(images.pixels), FACTOR).numpy()
 
 
 def repaints(studio: Studio, system: str) -> list[Row]:
     """Fill holes by a model that was never told of any."""
     model, truth = studio.model("ddpm"), studio.examples()[1]
-    x, random = to_state(truth.pixels), Random(studio.seed, len(truth))
-    known = hide(x, rectangle(x, random))
-    process, stays = model.denoiser.process, ~known.isnan()
-    noise = process.prior(process.noise(None, random))
-    plan = repaint_plan(max(3, studio.size.sampling // 4), max(1, studio.size.sampling // 20), 4)
-    hook = Replacement({"pixel": x}, {"pixel": stays})
-    made = model.sampler(model.denoiser, noise, None, None, random, [hook], plan)["pixel"]
-    same = bool((to_state(from_state(made)[0]) == x)[stays].all())
-    said = (
-        f"{studio.beside(made, filled(known), truth)}; in brackets the mean of the rest; known pixels the same: {same}"
-    )
-    given = torch.where(stays, x, 0.6)
-    picture = studio.sheet(system, arrays(given), arrays(made), truth)
-    return [Row(system, "Replacement(known, keep), repaint_plan(25, 5, 4)", picture, said)]
+    free = rectangle(to_state(truth.pixels), Random(studio.seed, len(truth)))[:, 0].numpy()
+    made = studio.edited(model, truth, "inpaint", steps=LEVELS, mask=free)
+    said = f"{studio.beside(made, filled(truth, free), truth)}; in brackets the mean of the rest"
+    picture = studio.sheet(system, pierced(truth, free), made, truth)
+    told = command(studio, "ddpm", "", "inpaint --mask holes.png")
+    return [Row(system, told, picture, f"{said}; {kept(made, truth, free)}")]
 
 
 SHOWN: dict[str, Callable[[Studio, str], list[Row]]] = {
@@ -327,9 +327,10 @@ SHOWN: dict[str, Callable[[Studio, str], list[Row]]] = {
 }
 
 
-def command(studio: Studio, system: str, more: str = "") -> str:
-    """Return the command that trains a system."""
-    return f"gendiff train images digits --system {system}{more} --steps {studio.length(system)}"
+def command(studio: Studio, system: str, more: str = "", task: str = "") -> str:
+    """Return the command that trains a system, and the one that edits a picture by it."""
+    train = f"gendiff train images digits --system {system}{more} --steps {studio.length(system)} --out RUN"
+    return train + (f"; gendiff edit RUN picture.png --task {task} -o new.png" if task else "")
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from gendiff.files import UserError
 COMMANDS = {
     "demo": "the main job end to end on the built-in data, in minutes on two CPU cores",
     "train": "examples in, trained model out",
+    "distill": "a model of few steps out of one of many",
     "sample": "draw new samples from a model",
-    "edit": "new samples from given ones: grow, link, complete, heal, vary, interpolate, trace",
+    "edit": "new samples from given ones: grow, link, complete, heal, trace, inpaint, enlarge, vary, interpolate",
     "evaluate": "metrics of generated samples, the reference's own numbers beside them",
     "logprob": "how likely a model finds the records of files",
     "encode": "latent codes of the records of files",

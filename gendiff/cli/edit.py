@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wishes, words
-from gendiff.cli.sample import check_output, pick_device, protect, read_sidecar, write_samples
-from gendiff.files import UserError, ending, sha256, write_json
+from gendiff.cli.sample import check_output, classes_of, pick_device, protect, read_sidecar, sidecar_of, write_samples
+from gendiff.files import UserError, ending, write_json
 
 
 def build_parser(tasks: bool = True) -> ArgumentParser:
@@ -28,10 +29,26 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     )
     p.formatter_class = _Formatter
     p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
-    p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate of two")
-    p.add_argument("--task", type=str | None, default=None, help="what to do (default: the first of the model's tasks)")
+    p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate of two; pictures: of any")
     p.add_argument(
-        "-n", "--number", type=int, default=40, help="how many to make; for interpolate the steps, both ends included"
+        "--which",
+        type=str | None,
+        default=None,
+        help="which records of the input, counting from 1: 3, or for interpolate 7,3 (all of them)",
+    )
+    p.add_argument(
+        "--task",
+        type=str | None,
+        default=None,
+        help="what to do (default: the first of the model's tasks; of images the one that input and options ask for)",
+    )
+    p.add_argument(
+        "-n",
+        "--number",
+        type=int | None,
+        default=None,
+        help="how many to make; for interpolate the steps, both ends included (default: 40; of several pictures one of"
+        " each; 1 where the output holds no more)",
     )
     p.add_argument(
         "-o", "--output", type=str, required=True, help="file to write, of any format that gendiff sample writes"
@@ -54,7 +71,25 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
         type=float | None,
         default=None,
         help="sketches: the larger side of the finished drawing in the unit of the input (by default the input is in"
-        " the unit of the training data, or as large as a whole drawing if it cannot be)",
+        " the unit of the training data, or as large as a whole drawing if it cannot be); uncrop: the larger side of"
+        " the finished picture, in pixels of the input",
+    )
+    p.add_argument(
+        "--mask",
+        type=str | None,
+        default=None,
+        help="inpaint, uncrop: picture of the size of the input; what is white is drawn, the rest stays (default: what"
+        " is transparent in the input is drawn)",
+    )
+    p.add_argument(
+        "--box", type=str | None, default=None, help="inpaint, uncrop: rectangle to draw, x,y,width,height in pixels"
+    )
+    p.add_argument(
+        "--factor",
+        type=int | None,
+        default=None,
+        help="like: side in pixels of the blocks whose means stay (default: the largest with four blocks along each"
+        " side)",
     )
     p.add_argument(
         "--strength",
@@ -66,14 +101,15 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
         "--steps",
         type=int | None,
         default=None,
-        help="levels of noise (grow, link, complete: 16; interpolate: 50; else the model's)",
+        help="levels of noise (grow, link: 16; complete: 7; inpaint, uncrop, of models that draw: 20; interpolate: 50;"
+        " else the model's)",
     )
     p.add_argument(
         "--resamples",
-        type=int,
-        default=24,
-        help="grow, link, complete: how often each level is walked, so that old and new come to agree; time grows with"
-        " it",
+        type=int | None,
+        default=None,
+        help="grow, link, complete, inpaint: how often each level is walked, so that old and new come to agree; time"
+        " grows with it (24; pictures: 9)",
     )
     p.add_argument(
         "--class",
@@ -123,28 +159,40 @@ def main(argv: Sequence[str]) -> int:
     """Edit."""
     args = parse(build_parser(tasks=any(word in ("-h", "--help") for word in argv)), argv)
     sizes, only, keep = bounds(args.size), words(args.only), numbers(args.keep)
-    condition = wishes(args.condition, args["class"])
+    which, keep = numbers(args.which, "--which"), sorted(set(keep)) if keep else keep
+    condition = wishes(args.condition, args["class"], classes_of(args.model))
     output = Path(args.output)
-    if any(output.resolve() == Path(path).resolve() for path in args.input):
+    if any(output.resolve() == Path(path).resolve() for path in [*args.input, *([args.mask] if args.mask else [])]):
         raise UserError(f"{output}: is the input, which would be lost; choose another -o")
     from gendiff.model import load
-    from gendiff.model.edit import find_task, sampler_of
+    from gendiff.model.digest import digest
+    from gendiff.model.edit import NUMBER, chosen, find_task, sampler_of, walks
 
     model = load(args.model, device=pick_device(args.device))
     task, todo = find_task(model.modality, args.task)
-    check_output(output, model.modality, args.number)
+    number = args.number
+    if number is None and ending(output) in model.modality.single and todo.kind != "path":
+        number = 1
+    check_output(output, model.modality, NUMBER if number is None else number)
     protect(output, [])
     records, report = model.modality.read_parts(args.input, task)
     for line in report.lines():
         say(line)
+    records = chosen(records, which)
+    options = {"side": args.side, "mask": args.mask, "box": args.box, "factor": args.factor}
+    options = {name: value for name, value in options.items() if value is not None}
+    task, todo = find_task(model.modality, args.task, records, options)
+    used = {name: value for name, value in options.items() if name == "side" or name in todo.uses}
+    notes = _notes(model.modality, records, task, keep, **used)
+    for note in notes:
+        say(note)
     begin = time.monotonic()
     drawn = model.edit(
         records,
         task,
-        args.number,
+        number,
         seed=args.seed,
         keep=keep,
-        side=args.side,
         sizes=sizes,
         strength=args.strength,
         steps=args.steps,
@@ -154,6 +202,7 @@ def main(argv: Sequence[str]) -> int:
         only=only,
         batch_size=args.batch_size,
         progress=step_bar("editing"),
+        **options,
     )
     seconds = time.monotonic() - begin
     written = write_samples(
@@ -171,37 +220,55 @@ def main(argv: Sequence[str]) -> int:
     )
     facts: dict[str, Any] = {
         "task": task,
-        "input": [{"file": str(path), "sha256": sha256(path)} for path in args.input],
+        "input": [{"file": str(path), "sha256": digest(path)} for path in args.input],
+        "which": which,
         "side": args.side,
+        **options,
     }
+    if args.mask:
+        facts["mask"] = {"file": args.mask, "sha256": digest(args.mask)}
     if todo.kind == "keep":
-        facts |= {"keep": keep, "resamples": args.resamples}
+        facts |= {"keep": keep, "resamples": walks(todo, args.resamples)}
     elif todo.kind == "noise":
         facts["strength"] = todo.strength if args.strength is None else args.strength
-    write_json(output.with_suffix(".json"), read_sidecar(output) | facts)
+    write_json(sidecar_of(output), read_sidecar(output) | facts)
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
     number = f"{len(drawn.records):,} {model.modality.name}"
     if written < len(drawn.records):
         number = f"{written:,} of {number} fit {ending(output)}, made"
     say(f"{number} in {seconds:.1f} s{rate}: {output}")
-    if drawn.remark:
-        say(drawn.remark)
+    remark = drawn.remark
+    for note in notes:  # which was said before the work
+        remark = remark.removeprefix(note).removeprefix("; ")
+    if remark:
+        say(remark)
     return 0
 
 
-def numbers(text: str | None) -> list[int] | None:
-    """Return the numbers of "1,2,5-8", ascending.
+def _notes(modality: Any, records: Any, task: str, keep: list[int] | None, **options: Any) -> list[str]:
+    """Return what there is to say of the input before the work, which it may spare; nothing where it will be refused.
+
+    Arguments as :meth:`gendiff.modality.Modality.parts`.
+    """
+    with suppress(UserError):
+        parts = modality.parts(records, task, keep, **options)
+        return list(dict.fromkeys(part.note for part in parts if part.note))
+    return []
+
+
+def numbers(text: str | None, option: str = "--keep") -> list[int] | None:
+    """Return the numbers of "1,2,5-8", in the order in which they come.
 
     Raises:
         UsageError: for anything else.
     """
     if text is None:
         return None
-    found: set[int] = set()
+    found: list[int] = []
     for word in words(text):
         match = re.fullmatch(r"(\d{1,6})\s*(?:-\s*(\d{1,6}))?", word, re.ASCII)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high:
-            raise UsageError(f"--keep {text!r} is no list of numbers; write 1,2,5-8, counting from 1")
-        found.update(range(low, high + 1))
-    return sorted(found)
+            raise UsageError(f"{option} {text!r} is no list of numbers; write 1,2,5-8, counting from 1")
+        found += range(low, high + 1)
+    return found

@@ -9,9 +9,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.options import Kind, add_options, given, in_config, modality_of_file
+from gendiff.cli.options import Kind, add_options, given, guessed, in_config, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
-from gendiff.cli.sample import protocol, read_sidecar
+from gendiff.cli.sample import protocol, read_sidecar, samples_facts
 from gendiff.data import resolve
 from gendiff.files import UserError, check_target, write_json
 
@@ -69,9 +69,10 @@ def main(argv: Sequence[str]) -> int:
     kind: Any = modality_of_file(args.generated, args.modality, sidecar)
     if args.json:
         check_target(args.json, (".json",))
-        if sidecar and Path(args.json).resolve() == Path(args.generated).with_suffix(".json").resolve():
-            raise UserError(f"{args.json}: says how the samples were made, which would be lost; choose another --json")
-    generated, drawn = kind.read_samples([args.generated], on_error=args.on_error)
+        if samples_facts(args.json):
+            raise UserError(f"{args.json}: says how samples were made, which would be lost; choose another --json")
+    with guessed(args.generated, args.modality, sidecar):
+        generated, drawn = kind.read_samples([args.generated], on_error=args.on_error)
     reading = {"on_error": args.on_error, **given(args, kind, "read")}
     reference, report = kind.read(resolve(args.reference), **reading)
     reading.pop("split", None)  # which part is held out is said of the reference; what was trained on is read as ever

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,60 @@ def modality_of_file(path: str | Path, named: str | None, sidecar: dict[str, Any
     known = named or sidecar.get("modality")
     if known:
         return find_modality(str(known))
-    kinds = [find_modality(name) for name in installed()]
-    suffix = ending(path) or "/" * Path(path).is_dir()
-    fitting = [kind for kind in kinds if suffix in kind.extensions]
+    fitting = _fitting(path)
     if not fitting:
         raise UserError(f"{path}: no modality writes such files; say --modality {' or '.join(installed())}")
-    return next((kind for kind in fitting if kind.name == "molecules"), fitting[0])
+    return fitting[0]
+
+
+def _fitting(path: str | Path) -> list[Kind]:
+    """Return the adapters that write files of this ending, molecules first."""
+    suffix = ending(path) or "/" * Path(path).is_dir()
+    kinds = [find_modality(name) for name in installed()]
+    return sorted((kind for kind in kinds if suffix in kind.extensions), key=lambda kind: kind.name != "molecules")
+
+
+@contextmanager
+def guessed(path: str | Path, named: str | None, sidecar: dict[str, Any]) -> Iterator[None]:
+    """Say in the error of a reader that the adapter was a guess, where nothing but an ending of several spoke for it.
+
+    Arguments as :func:`modality_of_file`.
+    """
+    try:
+        yield
+    except UserError as error:
+        told = named or sidecar.get("modality") or not Path(path).exists()
+        fitting = [] if told else [kind.name for kind in _fitting(path)]
+        if len(fitting) < 2:
+            raise
+        others = " or ".join(fitting[1:])
+        raise UserError(f"{error}; the file was taken for {fitting[0]}: if it holds {others}, say --modality") from None
+
+
+def explained(argv: Sequence[str], kind: Kind | None = None) -> list[Kind]:
+    """Return the adapters that a help speaks of: the one that is named, else all that are installed.
+
+    They take a while to load; where no help is asked for there are none.
+    """
+    if not any(word in ("-h", "--help") for word in argv):
+        return []
+    return [kind] if kind else [find_modality(name) for name in installed()]
+
+
+def listed(kinds: Iterable[Kind], words: Callable[[Kind], Sequence[str]]) -> str:
+    """Return what adapters have by the name of each: "molecules .sdf, .mol; sketches .svg"."""
+    return "; ".join(f"{kind.name} {', '.join(found)}" for kind in kinds if (found := words(kind)))
+
+
+def formats(kind: Kind) -> list[str]:
+    """Return the endings of the files that an adapter writes, for people: ".sdf[.gz]", or, of one record, ".mol*"."""
+    plain = [word for word in kind.extensions if word.startswith(".") and not word.endswith(".gz")]
+    return [word + "[.gz]" * (f"{word}.gz" in kind.extensions) + "*" * (word in kind.single) for word in plain]
+
+
+def flags(kind: Kind, *of: str) -> list[str]:
+    """Return the options of an adapter that these of its methods take, as users write them."""
+    return ["--" + option.name.replace("_", "-") for option in kind.options if option.of in of]
 
 
 def add_options(command: ArgumentParser, kind: Kind | None, *of: str) -> None:

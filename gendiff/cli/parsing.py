@@ -88,14 +88,16 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def wishes(condition: str | None, word: str | None) -> dict[str, Any]:
+def wishes(condition: str | None, word: str | None, known: Sequence[str] = ()) -> dict[str, Any]:
     """Return what is asked of samples: the numbers of `--condition`, and the words of `--class`.
+
+    The text of `--class` is one word if it is `known`, such as "a,b", else a comma-separated list.
 
     Raises:
         UsageError: for another form, or a name that comes twice.
     """
     asked: dict[str, Any] = dict(numbers(condition, "--condition"))
-    classes = words(word)
+    classes = [word] if word in known else words(word)
     return asked | ({"class": classes[0] if len(classes) == 1 else classes} if classes else {})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.options import modality_of_file
+from gendiff.cli.options import guessed, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import model_folder, protocol, read_sidecar
 from gendiff.data import resolve
@@ -61,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         sidecar = read_sidecar(source)
         kind: Any = modality_of_file(source, args.modality, sidecar)
-        records, reading = kind.read_samples([source], on_error="skip")
+        with guessed(source, args.modality, sidecar):
+            records, reading = kind.read_samples([source], on_error="skip")
         for line in reading.lines():
             say(line)
         rules = protocol(sidecar)

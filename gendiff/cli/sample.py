@@ -41,12 +41,14 @@ FAR = 4.0
 """Standard deviations of the training data beyond which a wish is remarked upon."""
 
 
-def build_parser(trainer: bool = True) -> ArgumentParser:
+def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentParser:
     """Return the parser, with Lightning's options if `trainer`: they take seconds to load."""
+    files, films = _formats(argv)
     p = parser(
         "sample",
-        "Draw new samples into a file, beside which a .json of the same name says how it was made; or, with -o FOLDER/,"
-        " any number of them into a folder of shards, on any number of devices, to go on with after an interruption."
+        "Draw new samples into a file, beside which a .json of the same name says how it was made (new.svg.json where"
+        " new.json is about another file); or, with -o FOLDER/, any number of them into a folder of shards, on any"
+        " number of devices, to go on with after an interruption."
         " Images go into FOLDER/ as PNGs, a folder for each class, unless an option of shards is given.",
     )
     p.add_argument(
@@ -58,8 +60,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--output",
         type=str,
         required=True,
-        help="file to write: molecules .sdf, .mol, .pdb, .xyz, .smi, .csv, packed or not (.sdf.gz), or .npz; sketches "
-        ".ndjson, .svg, .npz, .csv, .png or .gif; images .npz, or a single one as .png, .webp or .jpg; or FOLDER/",
+        help=f"file to write: {files} (* one record); or FOLDER/",
     )
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
@@ -67,9 +68,10 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--temperature",
         type=float | None,
         default=None,
-        help="scale of the noise taken in, 0 to 1: less is safer and more alike (default: the model's)",
+        help="scale of the noise taken in or, by a sampler that takes none in, started from, 0 to 1: less is safer and "
+        "more alike (default: the model's)",
     )
-    add_size(p, "bounds of the number of modelled atoms, or of points: 12-20, 12-, -20 or 12")
+    add_size(p, "bounds of the number of elements, as modelled atoms or points: 12-20, 12-, -20 or 12")
     p.add_argument(
         "--only", type=str | None, default=None, help="draw until there are enough that are all of: valid,connected,new"
     )
@@ -107,7 +109,7 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
         "--film",
         type=str | None,
         default=None,
-        help=f"also write how the first {FILMED} come out of noise: .gif, .png side by side, or .svg (sketches)",
+        help=f"also write how the first {FILMED} come out of noise: {films}; .png is side by side",
     )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
@@ -123,11 +125,21 @@ def build_parser(trainer: bool = True) -> ArgumentParser:
     return p
 
 
+def _formats(argv: Sequence[str]) -> tuple[str, str]:
+    """Return the endings of the files and of the films of all adapters, which take seconds to load: for help alone."""
+    if not any(word in ("-h", "--help") for word in argv):
+        return "", ""
+    from gendiff.cli.options import explained, formats, listed
+
+    kinds = explained(argv)
+    return listed(kinds, formats), listed(kinds, lambda kind: kind.films)
+
+
 def main(argv: Sequence[str]) -> int:
     """Sample."""
     # Lightning loads in seconds, which a hundred samples do not need.
     trainer = any(word.startswith(("--trainer", "--config", "--print", "--help", "-h")) for word in argv)
-    p = build_parser(trainer)
+    p = build_parser(trainer, argv)
     args = parse(p, argv)
     options = changed(args.trainer, p.get_defaults().trainer) if trainer else {}
     ours = [f"--{name.replace('_', '-')}" for name, default in SHARDED.items() if args[name] != default]
@@ -136,8 +148,10 @@ def main(argv: Sequence[str]) -> int:
         return _shards(args, options)
     if ours or options:
         raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
-    sizes, only, condition = bounds(args.size), words(args.only), wishes(args.condition, args.word)
+    sizes, only = bounds(args.size), words(args.only)
+    condition = wishes(args.condition, args.word, classes_of(args.model))
     from gendiff.model import load
+    from gendiff.model.model import prior_scale
 
     model = load(args.model, device=pick_device(args.device))
     output = Path(args.output)
@@ -174,18 +188,20 @@ def main(argv: Sequence[str]) -> int:
         progress=step_bar("sampling"),
     )
     seconds = time.monotonic() - begin
+    sampler = model.tuned(args.steps, args.temperature)
     written = write_samples(
         model,
         drawn,
         output,
         args.model,
         seed=args.seed,
-        sampler=model.tuned(args.steps, args.temperature),
+        sampler=sampler,
         seconds=seconds,
         only=only,
         sizes=sizes,
         condition=condition,
         guidance=args.guidance,
+        prior_scale=prior_scale(sampler, args.temperature),
     )
     if args.film:
         options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
@@ -225,16 +241,31 @@ def _writes_folders(source: str) -> bool:
     from gendiff.modality import find_modality
 
     try:
-        return FOLDER in find_modality(read_json(model_folder(source) / "config.json")["modality"]["name"]).extensions
+        return FOLDER in find_modality(_adapter(source)["name"]).extensions
     except (UserError, KeyError, TypeError):
         return False  # loading it says what is wrong
+
+
+def classes_of(source: str) -> list[str]:
+    """Return the classes that a model knows, if it knows some."""
+    classes = _adapter(source).get("classes")
+    return list(map(str, classes)) if isinstance(classes, list) else []
+
+
+def _adapter(source: str) -> dict[str, Any]:
+    """Return the description of the adapter of a model; nothing where loading it says what is wrong."""
+    try:
+        found = read_json(model_folder(source) / "config.json")["modality"]
+    except (UserError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
     if args.film:
         raise UsageError(f"--film goes with a file of samples, and {args.output} is a folder of shards")
     only, reference = words(args.only), args.reference or []
-    sizes, condition = bounds(args.size), wishes(args.condition, args.word)
+    sizes, condition = bounds(args.size), wishes(args.condition, args.word, classes_of(args.model))
     device = args.device if args.device == "auto" else pick_device(args.device)
     from gendiff.train.generate import generate
 
@@ -275,6 +306,7 @@ def write_samples(
     sizes: Any = (None, None),
     condition: dict[str, Any] | None = None,
     guidance: float | None = None,
+    prior_scale: float = 1.0,
 ) -> int:
     """Annotate and write samples with their sidecar; return how many of them fit the format."""
     from gendiff.model.digest import digest
@@ -298,9 +330,17 @@ def write_samples(
         "device": str(model.device),
     }
     how = origin(
-        model, source, seed=seed, sampler=sampler, only=only, sizes=sizes, condition=condition, guidance=guidance
+        model,
+        source,
+        seed=seed,
+        sampler=sampler,
+        only=only,
+        sizes=sizes,
+        condition=condition,
+        guidance=guidance,
+        prior_scale=prior_scale,
     )
-    write_json(output.with_suffix(".json"), {**facts, **how})
+    write_json(sidecar_of(output), {**facts, **how})
     return written
 
 
@@ -312,15 +352,20 @@ def model_folder(source: str | Path) -> Path:
 
 
 def protect(output: Path, examples: Sequence[str]) -> None:
-    """Refuse to write over the user's own files; samples take the place of older samples.
+    """Refuse to write over the user's own files; samples take the place of older samples of the same file.
 
     Raises:
-        UserError: if `output` is one of the examples, or there and without a sidecar of samples.
+        UserError: if `output` is one of the examples, or there and without a sidecar of samples, or if something else
+            is in the place of its sidecar.
     """
     if any(output.resolve() == Path(file).resolve() for file in examples):
         raise UserError(f"{output}: holds examples, which would be lost; choose another -o")
     if output.exists() and not read_sidecar(output):
         raise UserError(f"{output}: already exists and holds no samples of gendiff; choose another -o, or remove it")
+    if sidecar_of(output).exists() and not read_sidecar(output):
+        raise UserError(
+            f"{sidecar_of(output)}: already exists and says nothing of {output.name}; choose another -o, or remove it"
+        )
 
 
 def _run(source: str | Path) -> dict[str, Any]:
@@ -385,11 +430,43 @@ def protocol(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     return dict(rules) if isinstance(rules, dict) else {}
 
 
+def sidecar_of(path: str | Path) -> Path:
+    """Return the file that says how a file of samples was made: x.json beside x.svg, x.ndjson.gz, or the folder x.
+
+    Where x.json is about another file, as x.sdf beside x.svg, it is x.svg.json.
+    """
+    path = Path(path)
+    own, near = path.parent / f"{path.name}.json", path.parent / f"{path.name.removesuffix(_suffix(path))}.json"
+    return own if own.exists() or near == path or (near.exists() and not _about(near, path)) else near
+
+
 def read_sidecar(path: str | Path) -> dict[str, Any]:
-    """Return what the .json beside a file of samples says, or nothing."""
-    sidecar = Path(path).with_suffix(".json")
+    """Return what the .json beside a file of samples says of it, or nothing."""
+    return _about(sidecar_of(path), Path(path))
+
+
+def samples_facts(sidecar: str | Path) -> dict[str, Any]:
+    """Return what a .json says of samples, whatever their file, or nothing."""
     try:
-        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        facts = json.loads(Path(sidecar).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) and facts.get("made") == "samples" else {}
+
+
+def _suffix(path: Path) -> str:
+    return path.name[len(path.name) - len(ending(path)) :]
+
+
+def _about(sidecar: Path, path: Path) -> dict[str, Any]:
+    """Return what a .json says of a file of samples, or nothing.
+
+    It may name another file, if that is gone or this one is equal to what it was: both were given another name.
+    """
+    facts = samples_facts(sidecar)
+    named = str(facts.get("file", path.name))
+    if named == path.name or not os.path.exists(sidecar.parent / named):
+        return facts
+    from gendiff.model.digest import digest
+
+    return facts if path.exists() and digest(path) == facts.get("sha256") else {}

@@ -8,14 +8,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from gendiff.cli.options import add_options, given, modality_of
+from gendiff.cli.options import add_options, explained, flags, formats, given, listed, modality_of
 from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, words
-from gendiff.modality import find_modality
+from gendiff.modality import find_modality, installed
 
 
 def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
     """Return the parser, with the options of the modality that a command line names."""
     kind = modality_of(argv)
+    kinds = explained(argv, kind)
     p = parser(
         "train",
         "Train a model on files of examples. The run folder gets config.yaml, checkpoints/last.ckpt, model/, logs/ and "
@@ -24,18 +25,26 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
     p.add_argument(
         "modality",
         type=str,
-        help="what the files hold: molecules or sketches; it has options of its own, which "
-        "gendiff train molecules --help and gendiff train sketches --help list",
+        help=f"what the files hold, one of {', '.join(installed())}; each has options of its own, which gendiff train "
+        f"MODALITY --help explains: {listed(kinds, lambda kind: flags(kind, 'read', 'fit'))}",
     )
     p.add_argument(
         "files",
         nargs="*",
         type=str,
         metavar="FILE",
-        help="examples: molecules in .sdf, .mol, .mol2, .pdb (ligands), .csv (SMILES), .smi, .xyz or .npz; sketches in "
-        ".ndjson, .npz, .svg or .csv; text also packed (.gz); or the name of a data set (none with --resume)",
+        help="examples: files with records in them, as gendiff sample writes them "
+        f"({listed(kinds, formats)}; * one record), others that the modality reads, or the name of a data set (none "
+        "with --resume)",
     )
     p.add_argument("--out", type=str, required=True, help="run folder to make")
+    p.add_argument(
+        "--from",
+        type=str | None,
+        default=None,
+        help="model to start from: run folder, model folder, or the name of a shipped one (gendiff models). Its "
+        "network, units and options stay; what it knows of elements, charges, classes and conditions stays, by name",
+    )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where its checkpoint is")
     p.add_argument(
         "--steps",
@@ -60,9 +69,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         "--network",
         type=str | None,
         default=None,
-        help="network, of molecules: egnn (default), transformer or steerable (tensor products of e3nn); "
-        "chiral-transformer and chiral-steerable tell mirror images apart; of sketches: birnn (default), transformer "
-        "or unet",
+        help=f"network of the modality: {listed(kinds, lambda kind: kind.networks)} (default: its first)",
     )
     p.add_argument(
         "--condition",
@@ -73,7 +80,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         "strokes; classes need not be named)",
     )
     p.add_argument("--batch-size", type=int, default=64, help="samples of a batch")
-    p.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="peak learning rate")
+    p.add_argument("--learning-rate", type=float, default=5e-3, help="peak learning rate")
     p.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
     p.add_argument("--previews", type=int, default=3, help="pictures drawn on the way")
     p.add_argument(
@@ -89,8 +96,6 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
     add_trainer(p, gradient_clip_val=1.0, num_sanity_val_steps=0)
     return p
 
-
-LEARNING_RATE = 5e-3
 
 OBEYED = ("out", "resume", "modality", "config", "trainer")
 """What `--resume` does not take from the run, and Lightning's options, which are looked at one by one."""
@@ -141,6 +146,6 @@ def main(argv: Sequence[str]) -> int:
     reading, fitting = given(args, kind, "read"), given(args, kind, "fit")
     reading |= {name: fitting[name] for name in fitting.keys() & signature(kind.read).parameters}
     trainer = changed(args.trainer, p.get_defaults().trainer)
-    options["conditions"] = words(args.condition)
+    options |= {"conditions": words(args.condition), "parent": args["from"]}
     train(args.modality, args.files, args.out, reading=reading, fitting=fitting, trainer=trainer, say=say, **options)
     return 0

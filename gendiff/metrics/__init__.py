@@ -16,7 +16,8 @@ So intervals of distances are the spread of the resampled distances moved to the
 the reference's own number, the distance between two parts of the reference: what a perfect model would reach.
 
 Distances of feature vectors (Fréchet, kernel, precision and recall, …) have a file of their own,
-:mod:`gendiff.metrics.distances`.
+:mod:`gendiff.metrics.distances`; what is read off two sets of records, with their words and copies, is in
+:mod:`gendiff.metrics.sets`, and how networks that metrics look with are trained in :mod:`gendiff.metrics.fit`.
 
 A statistic that has no value (no samples, nothing to divide by) is None, never NaN.
 """

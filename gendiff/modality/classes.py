@@ -32,6 +32,6 @@ def class_numbers(words: Any, classes: Sequence[str]) -> Tensor:
     words = [words] if isinstance(words, (str, int)) else list(words)
     for word in words:
         if str(word) not in classes:
-            some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+            some = ", ".join(map(repr, classes[:20])) + (", …" if len(classes) > 20 else "")
             raise UserError(f"class {word!r} cannot be asked of this model; it knows {some}")
     return torch.tensor([list(classes).index(str(word)) for word in words])

@@ -22,6 +22,7 @@ from gendiff.files import UserError, atomic_write, ending, read_text
 from gendiff.modality.classes import class_numbers
 from gendiff.modality.edits import Part, Task
 from gendiff.modality.reports import Report, Table
+from gendiff.nn.embed import Conditioning
 from gendiff.objective import Loss, Objective
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
@@ -129,6 +130,40 @@ class Modality(Configurable, ABC):
     def fit(cls, records: Any, **options: Any) -> Modality:
         """Return the adapter for these examples."""
 
+    def kept(self) -> dict[str, Any]:
+        """Return the options of reading and fitting that a model adapted to other examples shares, by name.
+
+        By default those of :meth:`protocol`. Options of other names, and those that are None here, are free.
+        """
+        return self.protocol()
+
+    def refit(self, records: Any, **options: Any) -> Modality:
+        """Return the adapter of other examples, to which a model of this one is to be adapted (`gendiff train --from`).
+
+        By default :meth:`fit`. Override it where a network knows the units of the data (scales then stay), or where a
+        state has entries with a meaning (then the old ones stay among the new, see :meth:`axes`).
+
+        Arguments:
+            records: What :meth:`read` returned.
+            options: As :meth:`fit` takes them, with those that are :meth:`kept`.
+
+        Raises:
+            UserError: if they are nothing that such a model can learn.
+        """
+        return self.fit(records, **options)
+
+    def axes(self, network: nn.Module) -> dict[str, tuple[int, list[Any]]]:
+        """Return what the entries of weights mean, where that differs from adapter to adapter.
+
+        By name of a weight of `network` the axis, and along it one word an entry: a model that is adapted to other
+        examples keeps the entries of words that it knows. By default the classes of embeddings.
+        """
+        found: dict[str, tuple[int, list[Any]]] = {}
+        for name, module in network.named_modules():
+            if isinstance(module, Conditioning) and isinstance(module.conditions.get("class"), int):
+                found[f"{name}.embeddings.{module.keys['class']}.weight"] = (0, list(self.classes))
+        return found
+
     @abstractmethod
     def encode(self, records: Any) -> Ragged:
         """Return records as training data.
@@ -160,16 +195,26 @@ class Modality(Configurable, ABC):
         """Read what is to be edited; as :meth:`read`, but nothing is left out."""
         return cls.read(paths)
 
+    def usual_task(self, records: Any, options: Mapping[str, Any]) -> str:
+        """Return the task where users name none: by default the first, whatever the records and what is said of them.
+
+        Arguments:
+            records: What :meth:`read_parts` returned.
+            options: As :meth:`parts` takes them.
+        """
+        return next(iter(self.tasks))
+
     def parts(
-        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None, **options: Any
     ) -> list[Part]:
-        """Return what an edit starts from: one part, or two for a task of the kind "path".
+        """Return what an edit starts from: one part, two for a task of the kind "path", or one for each of many inputs.
 
         Arguments:
             records: What :meth:`read_parts` returned.
             task: One of :attr:`tasks`.
             keep: Of the kind "keep": numbers, from 1, of what stays of the input; all if None.
             side: How large the finished sample is to be in the input's unit, for data that come in any unit.
+            options: What the task `uses`.
 
         Raises:
             UserError: if they do not fit the task or the model.

@@ -19,34 +19,54 @@ class Task:
 
     Attributes:
         kind: How it is done: "keep" some elements as they are and draw the rest; "noise" all of them and take them
-            back; walk the "path" between two samples; or "ask" for a sample by a condition that the input becomes.
+            back; "follow" the means of the blocks of a grid; walk the "path" between two samples; or "ask" for a sample
+            by a condition that the input becomes.
         help: The same for users, in one line.
         strength: Of the kind "noise", by default: from 0, the input itself, to 1, a fresh sample.
+        uses: Options that it takes besides those of all tasks, as words of :meth:`gendiff.modality.Modality.parts`.
+        levels: Of the kind "keep", with the next two: levels of noise, by default (16 with 24 walks, a compromise that
+            `benchmarks/edit.py` measures on molecules).
+        resamples: How often each is walked, by default, in evaluations of the network; guided ones cost three.
+        agreement: Weight of the guidance that makes what is drawn agree with what stays; 0 for none.
     """
 
     kind: str
     help: str
     strength: float = 0.3
+    uses: tuple[str, ...] = ()
+    levels: int = 16
+    resamples: int = 24
+    agreement: float = 0.0
 
 
 class Part(ABC):
     """A sample, or what is known of one, that an edit starts from.
 
     Attributes:
-        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin; {} if none.
-        known: Which elements of a field are known, (K,) bool; of a field that is not named here all are.
+        state: Clean node fields of its K elements, each (K, D), in the units of states, near the origin; {} if none. Of
+            a whole its fields, (C, H, W) of a grid.
+        whole: Whether the sample is one whole, as images are, rather than elements that could be more or fewer.
+        known: Which elements of a field are known, (K,) bool, or entries of a whole; of a field that is not named here
+            all are.
+        adrift: Fields of positions whose place is not known before the rest is.
+        factor: Of the kind "follow": side of the blocks.
         condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
         sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
         hint: What to do, or to know, if there are no samples of such sizes; for the error.
+        note: What to say of the input, in one line, before the work; the remark of what came of it begins with it.
         order: Where :meth:`match` has pairs that are not of the same rows: the elements, (K,), those first that have a
             partner, then the others in the order in which they come in. A path keeps the order of the rows.
     """
 
     state: State
+    whole: bool = False
     known: Mapping[str, Tensor] = MappingProxyType({})
+    adrift: tuple[str, ...] = ()
+    factor: int = 1
     condition: Mapping[str, Tensor] = MappingProxyType({})
     sizes: tuple[int | None, int | None] = (None, None)
     hint: str = ""
+    note: str = ""
     order: Tensor | None = None
 
     def __len__(self) -> int:

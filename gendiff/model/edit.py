@@ -1,21 +1,24 @@
 r"""New samples made from given ones, by any model whose modality names tasks.
 
-A modality has words of its own for them (:attr:`gendiff.modality.Modality.tasks`); there are four kinds:
+A modality has words of its own for them (:attr:`gendiff.modality.Modality.tasks`); there are five kinds:
 
-=======  =============================================================================================================
-kind     what it does
-=======  =============================================================================================================
-"keep"   known elements stay as they are and the rest is drawn around them: replacement, with steps walked down and up
-         again `resamples` times (RePaint), so that what is known and what is drawn come to agree; a task may ask for
-         guidance towards this besides (:mod:`gendiff.model.keep`)
-"noise"  noise the input to time `strength` and take it back (SDEdit); all of it may change, its size does not
-"path"   the way from one sample to another through their latent codes
-"ask"    nothing stays; the input becomes a condition, by which samples are drawn
-=======  =============================================================================================================
+========  ==============================================================================================================
+kind      what it does
+========  ==============================================================================================================
+"keep"    known elements, or entries of a whole, stay as they are and the rest is drawn around them: replacement, with
+          steps walked down and up again `resamples` times (RePaint), so that what is known and what is drawn come to
+          agree; a task may ask for guidance towards this besides (:mod:`gendiff.model.keep`)
+"noise"   noise the input to time `strength` and take it back (SDEdit); all of it may change, its size does not
+"follow"  the means of the blocks of a grid stay, all else is drawn (ILVR)
+"path"    the way from one sample to another through their latent codes
+"ask"     nothing stays; the input becomes a condition, by which samples are drawn
+========  ==============================================================================================================
 
 References:
     | DiffLinker (Igashov et al., 2022), the task | https://arxiv.org/abs/2210.05274
     | SDEdit (Meng et al., 2021) | https://arxiv.org/abs/2108.01073
+    | RePaint (Lugmayr et al., 2022) | https://arxiv.org/abs/2201.09865
+    | ILVR (Choi et al., 2021) | https://arxiv.org/abs/2108.02938
     | Denoising diffusion implicit models (Song et al., 2020): interpolation | https://arxiv.org/abs/2010.02502
 """
 
@@ -30,17 +33,19 @@ import torch
 from torch import Tensor
 
 from gendiff.files import UserError
-from gendiff.guide import Gradient, sdedit
+from gendiff.guide import ILVR, Gradient, sdedit
 from gendiff.guide.constraint import offset
 from gendiff.modality import Modality, Part, Task
-from gendiff.model.batches import cut_batches
+from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
-from gendiff.model.keep import GRADIENT, GROW_STEPS, RESAMPLES, Framed, adrift, agreement, guided_plan, resampled_plan
+from gendiff.model.keep import GRADIENT, Framed, adrift, agreement, guided_plan, resampled_plan
 from gendiff.model.model import Model, guided
 from gendiff.ops import Random, State, expand, size_mask
 from gendiff.sample import Heun, Sampler
 
 PATH_STEPS = 50
+NUMBER = 40
+"""How many samples are made of one input, by default."""
 
 Progress = Callable[[int, int], Any]
 Make = Callable[[Tensor, Random, State | None, Progress | None], list[Any]]
@@ -52,43 +57,52 @@ def edit(
     model: Model,
     records: Any,
     task: str | None = None,
-    n: int = 40,
+    n: int | None = None,
     *,
     seed: int = 0,
+    which: Sequence[int] | int | None = None,
     keep: Sequence[int] | None = None,
     side: float | None = None,
     sizes: tuple[int | None, int | None] = (None, None),
     strength: float | None = None,
     steps: int | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | None = None,
     only: Sequence[str] | str = (),
     batch_size: int = 256,
     max_draws: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Drawn:
     """Return `n` new records made from given ones.
 
     Sample i depends on the input, `seed` and i alone. Those of a path are numbered along the way: 0 is the first input
-    and n - 1 the second.
+    and n - 1 the second. Where a modality takes several inputs at once (images), sample i is made of number i modulo
+    their number.
 
     Arguments:
         model: The model.
-        records: What the modality's `read_parts` returned: one input, or two for a path.
-        task: A word of the modality (its first): molecules "grow", "link", "vary", "interpolate"; sketches "complete",
-            "continue", "heal", "vary", "interpolate", "trace".
-        n: How many to return; of a path the steps of the way, both ends included.
+        records: What the modality's `read_parts` returned, or a list of records: one input, or two for a path; of
+            images any number.
+        task: A word of the modality (its first, or the one that fits input and options): molecules "grow", "link",
+            "vary", "interpolate"; sketches "complete", "continue", "heal", "vary", "interpolate", "trace"; images
+            "inpaint", "uncrop", "vary", "like", "interpolate", or, by a model that restores, what it was trained for
+            of "enlarge", "colourise", "repair", "inpaint", "uncrop".
+        n: How many to return (40, or one for each of several inputs); of a path the steps of the way, both ends
+            included.
         seed: Seed.
+        which: Numbers, from 1, of the records to take (all).
         keep: Of the kind "keep": numbers, from 1, of what stays (all): atoms, strokes.
-        side: How large the finished sample is to be in the input's unit, for data that come in any unit (sketches).
+        side: How large the finished sample is to be in the input's unit, for data that come in any unit (sketches;
+            images that are continued beyond their edges, in pixels of the input).
         sizes: Of the kinds "keep" and "ask": smallest and largest number of elements of the result. By default p(N) of
             the model, with at least one element more than stays, or as the modality proposes.
         strength: Of the kind "noise": from 0, the input itself, to 1, a fresh sample (as the task has it, 0.3).
         steps: Steps of the time grid: by default 16 of the kind "keep", or as the task has it (to complete a sketch
-            7), 50 of Heun's method for a path, else those of the model.
-        resamples: Of the kind "keep": how often each step is walked (24), a third as often where walks are guided, each
-            of which costs three; 1 is plain replacement.
+            7, to fill in an image 20), 50 of Heun's method for a path, else those of the model.
+        resamples: Of the kind "keep": how often each step is walked (24, of images 9), a third as often where walks are
+            guided, each of which costs three; 1 is plain replacement.
         condition: What is asked for, as :meth:`Model.draw` takes it; it comes before what the input itself says.
         guidance: Scale of classifier-free guidance, 1 for the conditional model as it is (the model's own).
         only: Keep only records that meet these words of the modality ("valid", "connected"), and draw on until there
@@ -96,12 +110,17 @@ def edit(
         batch_size: Samples computed together.
         max_draws: Give up after this many draws (100 n with `only`).
         progress: Called with (steps done, steps in all) for the first round of draws.
+        options: What else the task takes. Of images "inpaint" and "uncrop" take `mask`, what is to be drawn: booleans
+            (H, W), or (k, H, W) for k inputs, or the file of a picture in which it is white, and `box`, a rectangle (x,
+            y, width, height) that is to be drawn; "like" takes `factor`, the side of its blocks in pixels.
 
     Raises:
         UserError: for an input that does not fit the task or the model, bad numbers, or when `only` keeps (nearly)
             nothing.
     """
-    task, todo = find_task(model.modality, task)
+    records = chosen(records, which)
+    options = {name: value for name, value in {"side": side, **options}.items() if value is not None}
+    task, todo = find_task(model.modality, task, records, options)
     only = only.replace(",", " ").split() if isinstance(only, str) else only
     if "new" in only:
         raise UserError("--only new is not known here; gendiff evaluate says what is new")
@@ -112,7 +131,16 @@ def edit(
         raise UserError(
             f"--size belongs to {_words(model.modality, 'keep', 'ask')}; {task} takes its sizes from the input"
         )
-    parts = model.modality.parts(records, task, keep, **({} if side is None else {"side": side}))
+    for name in options:
+        if name != "side" and name not in todo.uses:
+            raise UserError(f"--{name} belongs to {_users(model.modality, name)}; {task} has no use for it")
+    parts = model.modality.parts(records, task, keep, **options)
+    whole = parts[0].whole
+    if whole and sizes != (None, None):
+        raise UserError(f"--size: what comes of {task} is as large as the model has it; leave it out")
+    n = (len(parts) if todo.kind != "path" and len(parts) > 1 else NUMBER) if n is None else n
+    if todo.kind != "path" and 0 < n < len(parts):
+        raise UserError(f"-n {n} makes fewer than the {len(parts):,} that are given; --which 3 takes the third alone")
     if todo.kind == "path" and only:
         raise UserError(f"--only draws until there are enough, and the steps of {task} are fixed; leave it out")
     wish = Wish.of(model, parts, todo, condition, guidance)
@@ -121,11 +149,13 @@ def edit(
         if todo.kind == "path":
             return _path(model, parts[0], parts[1], n, seed, walker, wish, batch_size, progress)
         if todo.kind == "noise":
-            make, bounds = _noise(model, parts[0], todo.strength if strength is None else strength, walker, wish), None
+            make = _noise(model, parts, todo.strength if strength is None else strength, walker, wish)
+        elif todo.kind == "keep":
+            make = _keep(model, parts, walker, todo, walks(todo, resamples), wish)
         else:
-            weight = getattr(todo, "agreement", 0.0)
-            draw_all = _keep(model, parts[0], walker, resamples, wish, weight) if todo.kind == "keep" else None
-            make, bounds = draw_all or _ask(model, parts[0], walker, wish), _bounds(parts[0], sizes)
+            make = _ask(model, parts, walker, wish, todo.kind == "follow")
+        bounds = None if whole or todo.kind == "noise" else _bounds(parts[0], sizes)
+        if bounds:
             try:
                 model.modality.draw_sizes(Random(seed, 1), *bounds, wish(torch.zeros(1, dtype=torch.long)))
             except UserError as error:
@@ -134,7 +164,7 @@ def edit(
 
         def draw(indices: Tensor) -> list[Any]:
             random, told = Random(seed, indices), wish(indices)
-            fixed = torch.full((len(indices),), len(parts[0]))
+            fixed = torch.tensor([len(part) for part in parts])[indices % len(parts)]
             numbers = model.modality.draw_sizes(random, *bounds, told) if bounds else fixed
             return _batched(model, make, numbers, random, told, batch_size, progress if not int(indices[0]) else None)
 
@@ -146,18 +176,53 @@ def edit(
         return result
 
 
-def find_task(modality: Modality, word: str | None = None) -> tuple[str, Task]:
-    """Return a task of a modality under its name; by default the first.
+def chosen(records: Any, which: Sequence[int] | int | None) -> Any:
+    """Return the records of these numbers, from 1, in their order; all if None.
+
+    Raises:
+        UserError: for a number that there is not.
+    """
+    if which is None:
+        return records
+    numbers = [which] if isinstance(which, int) else list(which)
+    if wrong := [number for number in numbers if not 1 <= number <= len(records)]:
+        raise UserError(f"--which names number {wrong[0]}, and the input has {len(records):,}")
+    rows = [number - 1 for number in numbers]
+    return [records[row] for row in rows] if isinstance(records, list) else records.select(rows)
+
+
+def find_task(
+    modality: Modality, word: str | None = None, records: Any = None, options: Mapping[str, Any] | None = None
+) -> tuple[str, Task]:
+    """Return a task of a modality under its name; by default the first, or the one that its `usual_task` names.
+
+    Arguments:
+        modality: The modality.
+        word: The name.
+        records: What is to be edited, where it is known.
+        options: What else is known of what is to be done with them.
 
     Raises:
         UserError: if there is no such task, or none at all.
     """
     if not modality.tasks:
         raise UserError(f"{modality.name} cannot be edited yet")
-    word = next(iter(modality.tasks)) if word is None else word
+    if word is None:
+        word = next(iter(modality.tasks)) if records is None else modality.usual_task(records, options or {})
     if word not in modality.tasks:
         raise UserError(f"--task must be one of {', '.join(modality.tasks)} for {modality.name}, got {word!r}")
     return word, modality.tasks[word]
+
+
+def walks(todo: Task, resamples: int | None = None) -> int:
+    """Return how often each step of a task of the kind "keep" is walked: as users say, or as the task has it."""
+    return todo.resamples if resamples is None else resamples
+
+
+def _users(modality: Modality, option: str) -> str:
+    """Return the words of the tasks that take an option."""
+    words = [word for word, task in modality.tasks.items() if option in task.uses]
+    return " and ".join(words) or "other modalities or models"
 
 
 def _words(modality: Modality, *kinds: str) -> str:
@@ -191,7 +256,8 @@ class Wish:
         Raises:
             UserError: for a condition that the model does not know, or a guidance without any.
         """
-        own = {} if todo.kind == "path" else dict(parts[0].condition)
+        names = () if todo.kind == "path" else parts[0].condition
+        own = {name: torch.cat([part.condition[name] for part in parts]) for name in names}
         asked = {**own, **model.modality.condition(condition or {})}
         return cls(guided(model, guidance, asked), asked)
 
@@ -211,7 +277,7 @@ def _batched(
 ) -> list[Any]:
     """Return what `make` says of all samples, in batches of nearly one size."""
     records: list[Any] = [None] * len(sizes)
-    batches = cut_batches(sizes, batch_size)
+    batches = cut_batches(sizes, affordable(batch_size, model.denoiser.process))
     for k, rows in enumerate(batches):
         stream = random.select(rows)
         stream = Random(stream.seed, stream.indices, model.device, stream.draws)
@@ -233,7 +299,7 @@ def sampler_of(model: Model, task: str | None, steps: int | None = None) -> Samp
         raise UserError(f"--steps must be at least 1, got {steps}")
     if todo.kind == "path":
         return Heun(steps or PATH_STEPS)
-    return model.tuned(steps or getattr(todo, "levels", GROW_STEPS) if todo.kind == "keep" else steps)
+    return model.tuned(steps or todo.levels if todo.kind == "keep" else steps)
 
 
 def _bounds(part: Part, sizes: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
@@ -245,29 +311,25 @@ def _bounds(part: Part, sizes: tuple[int | None, int | None]) -> tuple[int | Non
     return max(low or least, least), high
 
 
-def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish, weight: float = 0.0) -> Make:
-    """Return how to draw samples of which a part is known; walks are guided to agree with it if there is a `weight`.
+def _keep(model: Model, parts: Sequence[Part], sampler: Sampler, todo: Task, resamples: int, wish: Wish) -> Make:
+    """Return how to draw samples of which a part is known; walks are guided to agree with it if the task says so.
 
     The known elements come first. Where their place in the frame of the state is not known before the rest is, it moves
     with the state (:meth:`gendiff.space.ZeroCenterOfMass.impose`), or the entries that it decides are free.
     """
     if resamples < 1:
         raise UserError(f"--resamples must be at least 1, got {resamples}")
-    process = model.denoiser.process
+    process, weight = model.denoiser.process, todo.agreement
     plan = (
         guided_plan(model, sampler, -(-resamples // GRADIENT)) if weight else resampled_plan(model, sampler, resamples)
     )
-    moving = getattr(part, "adrift", ())
+    moving = parts[0].adrift
     frame = adrift(process, moving)
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
-        mask = size_mask(sizes).to(model.device)
-        known = _padded(part, mask)
-        first = size_mask(torch.full_like(sizes, len(part)), mask.shape[1])
-        keep = {name: first.clone() for name in known}
-        for name, entries in part.known.items():
-            keep[name][:, : len(part)] = entries
-        keep = {name: entries.to(model.device) for name, entries in keep.items()}
+        mask, own = size_mask(sizes).to(model.device), _own(parts, random)
+        known = _padded(own, mask)
+        keep = {name: _stacked(own, [_known(part, name) for part in own], mask, 0) for name in known}
         denoiser = wish.denoiser
         if weight:
             denoiser = Gradient(denoiser, agreement(known, keep, frame), weight, at="data")
@@ -275,40 +337,53 @@ def _keep(model: Model, part: Part, sampler: Sampler, resamples: int, wish: Wish
         # cuDNN has no gradients of recurrent networks that evaluate
         with torch.backends.cudnn.flags(enabled=False) if weight else nullcontext():
             x = sampler(denoiser, x, mask, told, random, [Framed(known, keep, frame, moving)], plan, tick)
-        records = model.modality.decode(x, mask, told)
-        part.place(records)
-        return records
+        return _placed(own, model.modality.decode(x, mask, told))
 
     return make
 
 
-def _noise(model: Model, part: Part, strength: float, sampler: Sampler, wish: Wish) -> Make:
+def _noise(model: Model, parts: Sequence[Part], strength: float, sampler: Sampler, wish: Wish) -> Make:
     """Return how to draw variations of a part."""
     if not 0 <= strength <= 1:
         raise UserError(f"--strength must lie in [0, 1] (0 the input itself, 1 a fresh sample), got {strength:g}")
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
-        mask = size_mask(sizes).to(model.device)
-        x = sdedit(sampler, wish.denoiser, _padded(part, mask), strength, mask, told, random)
-        records = model.modality.decode(x, mask, told)
-        part.place(records, strength=f"{strength:g}")
-        return records
+        mask, own = size_mask(sizes).to(model.device), _own(parts, random)
+        x = sdedit(sampler, wish.denoiser, _padded(own, mask), strength, mask, told, random)
+        return _placed(own, model.modality.decode(x, mask, told), strength=f"{strength:g}")
 
     return make
 
 
-def _ask(model: Model, part: Part, sampler: Sampler, wish: Wish) -> Make:
-    """Return how to draw samples by the condition that a part is."""
+def _ask(model: Model, parts: Sequence[Part], sampler: Sampler, wish: Wish, follow: bool = False) -> Make:
+    """Return how to draw samples by the condition that a part is, and by the means of its blocks if they `follow`."""
     process = model.denoiser.process
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
-        mask = size_mask(sizes).to(model.device)
+        mask, own = size_mask(sizes).to(model.device), _own(parts, random)
+        hooks = [ILVR(_padded(own, mask), parts[0].factor)] if follow else []
         x = process.prior(process.noise(mask, random), mask)
-        records = model.modality.decode(sampler(wish.denoiser, x, mask, told, random, progress=tick), mask, told)
-        part.place(records)
-        return records
+        x = sampler(wish.denoiser, x, mask, told, random, hooks, progress=tick)
+        return _placed(own, model.modality.decode(x, mask, told))
 
     return make
+
+
+def _known(part: Part, name: str) -> Tensor:
+    """Return which elements of a field are known, (K,), or which entries of a whole."""
+    return part.known.get(name, torch.ones(len(part), dtype=torch.bool))
+
+
+def _own(parts: Sequence[Part], random: Random) -> list[Part]:
+    """Return the part that each sample is made of."""
+    return [parts[number % len(parts)] for number in random.indices.tolist()]
+
+
+def _placed(parts: Sequence[Part], records: list[Any], **facts: Any) -> list[Any]:
+    """Return records, each moved to where the input that it was made of stands."""
+    for part, record in zip(parts, records, strict=True):
+        part.place([record], **facts)
+    return records
 
 
 def _path(
@@ -331,7 +406,7 @@ def _path(
     z are the latent codes of Heun's method. Elements are matched first, and the second sample is turned onto the first.
     Of unlike sizes, the smaller code is filled up with noise, and the number of elements goes linearly from one to the
     other: what has no partner comes out of the noise, or goes into it, one element after another, in its place among
-    the rows (:attr:`gendiff.modality.Part.order`).
+    the rows (:attr:`gendiff.modality.Part.order`). Wholes, as images are, have nothing to match.
     """
     if n < 2:
         raise UserError(f"-n must be at least 2 for a path, both ends included, got {n}")
@@ -341,36 +416,37 @@ def _path(
     parts = first.match(second)
     lengths = torch.tensor([len(part) for part in parts])
     mask = size_mask(lengths).to(model.device)
-    whole = {name: torch.cat([_padded(part, mask[:1])[name] for part in parts]) for name in first.state}
-    centred = {name: process[name].space.project(value, mask) for name, value in whole.items()}
-    places = {name: offset(process[name].space, value, mask)[:, :1] for name, value in whole.items()}
+    given, whole = _padded(parts, mask), first.whole
+    centred = {name: process[name].space.project(value, mask) for name, value in given.items()}
+    places = {name: offset(process[name].space, value, mask)[:, :1] for name, value in given.items()}
     try:
         codes = walker.encode(wish.denoiser, centred, mask, _on(model, wish(torch.tensor([0, n - 1]))))
     except ValueError as error:
         raise UserError(str(error)) from None
-    full = torch.ones_like(mask[:1])
-    noise = process.prior(process.noise(full, Random(seed, 1, model.device)), full)
-    orders = torch.stack([_order(part, mask.shape[1]) for part in parts])
-    rank = orders[lengths.argmax()].to(model.device)
-    ends = {name: torch.where(mask[..., None], code, noise[name]) for name, code in codes.items()}
-    ends = {name: torch.stack([x[rows] for x, rows in zip(end, orders, strict=True)]) for name, end in ends.items()}
+    ends = codes
+    if not whole:
+        full = torch.ones_like(mask[:1])
+        noise = process.prior(process.noise(full, Random(seed, 1, model.device)), full)
+        orders = torch.stack([_order(part, mask.shape[1]) for part in parts])
+        rank = orders[lengths.argmax()].to(model.device)
+        ends = {name: torch.where(mask[..., None], code, noise[name]) for name, code in codes.items()}
+        ends = {name: torch.stack([x[rows] for x, rows in zip(end, orders, strict=True)]) for name, end in ends.items()}
     u = torch.linspace(0, 1, n)
     sizes = (lengths[0] + u * (lengths[1] - lengths[0]) + 0.5).floor().long()
     result = Drawn([None] * n, list(range(n)), n)
-    batches = cut_batches(sizes, batch_size)
+    batches = cut_batches(sizes, affordable(batch_size, process))
     for k, rows in enumerate(batches):
         mask, share = size_mask(sizes[rows]).to(model.device), u[rows].to(model.device)
-        place = (rank[: mask.shape[1]] + ~mask * len(rank)).argsort(1)  # back to the rows of the larger one
-        between = {name: slerp(code[0], code[1], share) for name, code in ends.items()}
-        x = {
-            name: process[name].space.project(torch.take_along_dim(code, place[..., None], 1), mask)
-            for name, code in between.items()
-        }
+        x = {name: slerp(code[0], code[1], share) for name, code in ends.items()}
+        if not whole:
+            place = (rank[: mask.shape[1]] + ~mask * len(rank)).argsort(1)  # back to the rows of the larger one
+            x = {name: torch.take_along_dim(code, place[..., None], 1) for name, code in x.items()}
+        x = {name: process[name].space.project(code, mask) for name, code in x.items()}
         told = _on(model, wish(rows))
         tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
         x = walker(wish.denoiser, x, mask, told, progress=tick)
         for name, (here, there) in places.items():
-            x[name] = x[name] + torch.lerp(here, there, expand(share, x[name])) * mask[..., None]
+            x[name] = x[name] + torch.lerp(here, there, expand(share, x[name])) * expand(mask, x[name])
         for row, record in zip(rows.tolist(), model.modality.decode(x, mask, told), strict=True):
             first.place([record], interpolation=f"{float(u[row]):.4g}")
             result.records[row] = record
@@ -397,10 +473,18 @@ def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     return weights[0].to(first) * first + weights[1].to(first) * second
 
 
-def _padded(part: Part, mask: Tensor) -> State:
-    """Return the part's fields, padded with zeros, once for each sample of `mask`."""
-    length = mask.shape[1] - len(part)
-    return {
-        name: torch.nn.functional.pad(value, (0, 0, 0, length)).to(mask.device).expand(len(mask), -1, -1)
-        for name, value in part.state.items()
-    }
+def _padded(parts: Sequence[Part], mask: Tensor) -> State:
+    """Return the fields of the part of each sample, padded with zeros to the length of `mask`."""
+    return {name: _stacked(parts, [part.state[name] for part in parts], mask, 1) for name in parts[0].state}
+
+
+def _stacked(parts: Sequence[Part], values: Sequence[Tensor], mask: Tensor, features: int) -> Tensor:
+    """Return a tensor a part as one batch, the axis of elements, before those of `features`, as long as `mask`.
+
+    A whole on a grid has no such axis; samples of it are one element, and nothing is padded.
+    """
+    padded = [
+        torch.nn.functional.pad(value, (0, 0) * features + (0, mask.shape[1] - len(part)))
+        for part, value in zip(parts, values, strict=True)
+    ]
+    return torch.stack(padded).to(mask.device)

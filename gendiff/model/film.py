@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gendiff.denoise import AnyDenoiser
 from gendiff.files import UserError
-from gendiff.model.model import Model
+from gendiff.model.model import Model, prior_scale
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample import Sampler
@@ -118,8 +118,9 @@ def film(
         raise UserError(f"-n must be at least 1, got {n}")
     if frames < 2:
         raise ValueError(f"frames must be at least 2, noise and data, got {frames}")
-    recorder = _Recorder(sampler or model.tuned(steps, temperature), frames, model.modality.decode)
-    last = model.draw_at(torch.arange(n), seed, recorder, **options)
+    chosen = sampler or model.tuned(steps, temperature)
+    recorder = _Recorder(chosen, frames, model.modality.decode)
+    last = model.draw_at(torch.arange(n), seed, recorder, prior_scale=prior_scale(chosen, temperature), **options)
     before = [recorder.records[index] for index in range(n)]
     return [*(list(stage) for stage in zip(*before, strict=True)), last]
 

@@ -27,9 +27,8 @@ from gendiff.sample import Plan, Sampler, Table, downward
 from gendiff.schedule import time_grid
 from gendiff.space import ZeroCenterOfMass
 
-GROW_STEPS, RESAMPLES, LAST_STEPS = 16, 24, 4
-"""Levels of noise, walks of each, and steps of the last level, for "keep": a compromise that `benchmarks/edit.py`
-measures."""
+LAST_STEPS = 4
+"""Steps of the last level of noise, for "keep"."""
 GRADIENT = 3
 """Evaluations of the network that a guided one costs."""
 GUIDED = (-5.0, 2.0)
@@ -108,13 +107,20 @@ def agreement(known: State, keep: dict[str, Tensor], process: JointProcess) -> L
 def guided_plan(model: Model, sampler: Sampler, walks: int) -> Plan:
     """Return a plan of steps even in the log-SNR, between the ends of :data:`GUIDED`, each walked `walks` times.
 
-    The rest of the way into data is taken by a few steps of the sampler's own grid.
+    Where there is less noise at t = 1, they begin there. The rest of the way into data is taken by a few steps of the
+    sampler's own grid.
     """
     process = model.denoiser.process
-    ends = torch.linspace(*GUIDED, sampler.steps + 1, dtype=torch.float64)
-    times = [1.0, *process[process.clock].schedule.time(ends).tolist()]
-    plan = downward(times[:2])
-    for t, s in downward(times[1:]):
+    schedule, (low, high) = process[process.clock].schedule, GUIDED
+    device = next((weight.device for weight in schedule.parameters()), None)
+    least = float(schedule.log_snr(torch.ones(1, dtype=torch.float64, device=device)))
+    levels = torch.linspace(max(low, least), high, sampler.steps + 1, dtype=torch.float64, device=device)
+    times = schedule.time(levels).tolist()
+    if least < low:
+        plan = [(1.0, times[0])]
+    else:
+        plan, times[0] = [], 1.0
+    for t, s in downward(times):
         plan += [(t, s)] + [(s, t), (t, s)] * (walks - 1)
     return plan + model.tuned(LAST_STEPS).plan(process, times[-1])
 

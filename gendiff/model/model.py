@@ -61,20 +61,19 @@ class Model:
         return self
 
     def tuned(self, steps: int | None = None, temperature: float | None = None) -> Sampler:
-        """Return the default sampler with another number of steps or another temperature.
+        """Return the default sampler with another number of steps or, if it has one, another temperature.
+
+        What a temperature does to samples of a sampler without one, :func:`prior_scale` says.
 
         Raises:
-            UserError: for steps < 1, a temperature outside [0, 1], or a sampler that has none.
+            UserError: for steps < 1, or a temperature outside [0, 1].
         """
-        changes = {name: value for name, value in (("steps", steps), ("temperature", temperature)) if value is not None}
-        if not changes:
-            return self.sampler
         if steps is not None and steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
-        described = describe(self.sampler)
-        if temperature is not None and "temperature" not in described:
-            raise UserError(f"--temperature: the sampler {type(self.sampler).__name__} of this model has none")
-        return build({**described, **changes}, "sampler")
+        changes: dict[str, Any] = {} if steps is None else {"steps": steps}
+        if temperature is not None and hasattr(self.sampler, "temperature"):
+            changes["temperature"] = temperature
+        return build({**describe(self.sampler), **changes}, "sampler") if changes else self.sampler
 
     def sample(self, n: int, **options: Any) -> list[Any]:
         """Return `n` new records of the modality (here RDKit molecules); options as :meth:`draw`."""
@@ -106,8 +105,8 @@ class Model:
             n: How many records to return.
             steps: Steps of the sampler (its default).
             seed: Seed.
-            temperature: Scale of the noise that the sampler takes in, 0 to 1 (its default); less is safer and more
-                alike.
+            temperature: Scale of the noise that the sampler takes in on its way or, if it takes none, of the noise that
+                it starts from (:func:`prior_scale`), 0 to 1 (its default); less is safer and more alike.
             sampler: Another sampler.
             sizes: Smallest and largest number of elements (None: as in the training data).
             only: Keep only records that meet these words of the modality ("valid", "connected", "new").
@@ -122,17 +121,19 @@ class Model:
             progress: Called with (steps done, steps in all) for the first round of draws.
 
         Raises:
-            UserError: for n < 1, steps < 1, sizes that the training data lacks, or when `only` keeps (nearly) nothing.
+            UserError: for n < 1, steps < 1, a temperature that cannot be had, sizes that the training data lacks, or
+                when `only` keeps (nearly) nothing.
         """
         only = only.replace(",", " ").split() if isinstance(only, str) else only
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         self.modality.keep([], only, set())  # an unknown word is refused before the work
         chosen = sampler or self.tuned(steps, temperature)
+        scale = prior_scale(chosen, temperature)
 
         def draw(indices: torch.Tensor) -> list[Any]:
             first = progress if not int(indices[0]) else None
-            return self.draw_at(indices, seed, chosen, sizes, condition, guidance, guide, batch_size, first)
+            return self.draw_at(indices, seed, chosen, sizes, condition, guidance, guide, batch_size, first, scale)
 
         def keep(records: list[Any]) -> list[bool]:
             return self.modality.keep(records, only, known or set()) if only else [True] * len(records)
@@ -151,8 +152,12 @@ class Model:
         guide: Guide | None = None,
         batch_size: int = 256,
         progress: Callable[[int, int], Any] | None = None,
+        prior_scale: float = 1.0,
     ) -> list[Any]:
-        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`."""
+        """Return the samples of these numbers, (M,), in the stream of `seed`; arguments as :meth:`draw`.
+
+        The noise of Gaussian fields that samples start from is scaled by `prior_scale` (1); see :func:`prior_scale`.
+        """
         sampler, device = sampler or self.sampler, self.device
         random = Random(seed, indices)
         asked = self.modality.condition(condition or {})
@@ -169,7 +174,9 @@ class Model:
                 mask = size_mask(numbers[rows]).to(device)
                 stream = random.select(rows)
                 stream = Random(seed, stream.indices, device, stream.draws)
-                x = denoiser.process.prior(denoiser.process.noise(mask, stream), mask)
+                process, noise = denoiser.process, denoiser.process.noise(mask, stream)
+                noise = {name: z if process[name].categorical else prior_scale * z for name, z in noise.items()}
+                x = process.prior(noise, mask)
                 given = {name: value[rows].to(device) for name, value in asked.items()} or None
                 tick = None if progress is None else (lambda i, m, k=k: progress(k * m + i, m * len(batches)))
                 x = sampler(denoiser, x, mask, given, stream, progress=tick)
@@ -193,7 +200,7 @@ class Model:
 
         return film(self, n, frames, **options)
 
-    def edit(self, records: Any, task: str | None = None, n: int = 40, **options: Any) -> Drawn:
+    def edit(self, records: Any, task: str | None = None, n: int | None = None, **options: Any) -> Drawn:
         """Return new records made from given ones; options and tasks as :func:`gendiff.model.edit.edit`."""
         from gendiff.model.edit import edit
 
@@ -377,6 +384,43 @@ def guided(model: Model, guidance: float | None, asked: State) -> Any:
     if guidance != 1 and not asked:
         raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
     return model.denoiser if guidance == 1 else ClassifierFree(model.denoiser, guidance)
+
+
+def prior_scale(sampler: Sampler, temperature: float | None) -> float:
+    r"""Return by how much a temperature scales the noise of Gaussian fields that samples start from.
+
+    A temperature :math:`\tau` scales the noise that a sampler takes in. One that takes some in on its way has a
+    temperature of its own (:class:`gendiff.sample.DDIM`), and starts from the prior as it is. One that takes none in
+    has only its start,
+
+    .. math:: x_1 = \tau \sqrt{\alpha_1^2 + \sigma_1^2}\, \epsilon
+
+    Of normal data around 0 the probability flow is linear, and the samples have :math:`\tau` times their deviation.
+
+    Arguments:
+        sampler: Draws the samples.
+        temperature: tau, 0 to 1; None for 1.
+
+    Raises:
+        UserError: for a temperature outside [0, 1], or a sampler that takes noise in and has no temperature.
+    """
+    if temperature is None:
+        return 1.0
+    if not 0 <= temperature <= 1:
+        raise UserError(f"--temperature must lie in [0, 1], got {temperature:g}")
+    if not takes_noise(sampler):
+        return float(temperature)
+    if not hasattr(sampler, "temperature"):
+        raise UserError(
+            f"--temperature: the sampler {type(sampler).__name__} of this model takes noise in and has no temperature"
+        )
+    return 1.0
+
+
+def takes_noise(sampler: Sampler) -> bool:
+    """Return whether a sampler takes noise in on its way from noise to data."""
+    random = any(getattr(sampler, name, 0) for name in ("eta", "churn", "noise", "corrections", "predictor"))
+    return random or getattr(sampler, "variance", "") == "analytic"
 
 
 def spread(x: torch.Tensor, random: Random) -> torch.Tensor:

@@ -24,6 +24,7 @@ def origin(
     sizes: tuple[int | None, int | None] = (None, None),
     condition: Mapping[str, Any] | None = None,
     guidance: float | None = None,
+    prior_scale: float = 1.0,
 ) -> dict[str, Any]:
     """Return what determines samples, ready for JSON: the model and the arguments of :meth:`Model.draw`.
 
@@ -36,6 +37,7 @@ def origin(
         sizes: Bounds of their sizes.
         condition: What was asked for.
         guidance: How strongly; None for the model's own.
+        prior_scale: Of the noise that samples start from (:func:`gendiff.model.model.prior_scale`).
     """
     return {
         "gendiff": __version__,
@@ -44,6 +46,7 @@ def origin(
         "weights_sha256": sha256(model_folder(source) / "model.safetensors"),
         "seed": seed,
         "sampler": describe(sampler),
+        "prior_scale": prior_scale,
         "only": list(only),
         "size": list(sizes),
         "condition": dict(condition or {}),

@@ -7,7 +7,7 @@ nor do the other samples of a batch, but where a class says that it is about the
 """
 
 from gendiff.objective.bound import Bound
-from gendiff.objective.coupling import Coupling, OptimalTransport
+from gendiff.objective.coupling import Coupling, NodeTransport, OptimalTransport
 from gendiff.objective.hybrid import Hybrid
 from gendiff.objective.loss import Loss, drop_condition
 from gendiff.objective.score_matching import ImplicitScoreMatching, SlicedScoreMatching
@@ -25,6 +25,7 @@ __all__ = [
     "LogNormal",
     "Loss",
     "LossAware",
+    "NodeTransport",
     "Objective",
     "OptimalTransport",
     "Piecewise",

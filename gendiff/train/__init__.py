@@ -1,11 +1,12 @@
-"""Training with Lightning: :func:`train` from a file of examples to a model."""
+"""Training with Lightning: :func:`train` from a file of examples to a model, :func:`distill` to one of few steps."""
 
 import sys
 from types import ModuleType
 
 from gendiff.train.run import train
+from gendiff.train.students import distill
 
-__all__ = ["train"]
+__all__ = ["distill", "train"]
 
 
 class _Callable(ModuleType):

@@ -25,6 +25,7 @@ from gendiff.download import alone
 from gendiff.files import UserError
 from gendiff.model import Drawn, Model, load
 from gendiff.model.digest import digest
+from gendiff.model.model import prior_scale
 from gendiff.model.origin import origin
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
@@ -68,7 +69,8 @@ def generate(
         out: Folder to make: manifest.json, shard-000000.sdf, shard-000000.json, ...
         seed: Seed.
         steps: Steps of the sampler (the model's).
-        temperature: Temperature of the sampler (the model's).
+        temperature: Of the sampler (the model's), or scale of the noise that samples start from; see
+            :meth:`gendiff.model.Model.draw`.
         sizes: Smallest and largest number of elements.
         only: Keep only samples that are all of these: "valid", "connected", "new".
         reference: Files of examples, against which "new" is judged.
@@ -112,9 +114,11 @@ def generate(
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         examples, _ = model.modality.read(reference, on_error="skip", **(reading or {}))
         known = model.modality.known(examples)
+    sampler = model.tuned(steps, temperature)
     draw = {
         "seed": seed,
-        "sampler": model.tuned(steps, temperature),
+        "sampler": sampler,
+        "prior_scale": prior_scale(sampler, temperature),
         "sizes": sizes,
         "condition": condition,
         "guidance": guidance,

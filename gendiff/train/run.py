@@ -25,6 +25,7 @@ from gendiff.ops import Random
 from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.loader import Stream
+from gendiff.train.parent import Parent
 from gendiff.train.processes import first
 from gendiff.train.task import DiffusionTask
 
@@ -37,6 +38,7 @@ def train(
     files: Sequence[str | Path],
     out: str | Path,
     *,
+    parent: str | Path | None = None,
     steps: int | None = None,
     max_time: str | None = None,
     seed: int = 0,
@@ -53,9 +55,14 @@ def train(
     reading: dict[str, Any] | None = None,
     fitting: dict[str, Any] | None = None,
     trainer: dict[str, Any] | None = None,
+    distill: int | None = None,
     say: Callable[[str], Any] | None = print,
 ) -> Model:
     """Train a model on files of examples.
+
+    With `parent` a trained model goes on with these examples. Its network, its units and its words stay: of molecules
+    elements and charges, to which new ones are added; of sketches and images the classes that the examples have, by
+    word; conditions by name. Optimizer and schedule are new.
 
     `trainer={"devices": 2}` trains in two processes, each on its share of every batch: the result is that of one, but
     for rounding. Lightning starts the others by running the same program again; they say and write nothing.
@@ -64,6 +71,7 @@ def train(
         modality: "molecules", or another installed adapter.
         files: Examples, or names of data sets ("qm9", "small-molecules").
         out: Run folder to make: config.yaml, checkpoints/, model/, logs/, samples/.
+        parent: Model to start from: run folder, model folder, or the name of a shipped one, of the same modality.
         steps: Training steps (batches); by default from `trainer["max_epochs"]`, or 10,000.
         max_time: Bound in time: "90s", "10m", "2h" or "DD:HH:MM:SS". Such a run cannot be repeated exactly.
         seed: Seed of initial weights, order, noise and times.
@@ -82,6 +90,8 @@ def train(
         reading: Further options of the modality's reader.
         fitting: Further options of the modality's :meth:`~gendiff.modality.Modality.fit`.
         trainer: Options of Lightning's Trainer by name.
+        distill: Learn from the parent instead of from the data: to do in so many steps of DDIM what it does in twice as
+            many (:class:`gendiff.distill.Distill`; :func:`gendiff.train.distill` does that again and again).
         say: Told what goes on, line by line; None for silence.
 
     Returns:
@@ -93,6 +103,8 @@ def train(
     """
     settings = {key: value for key, value in locals().items() if key not in ("say", "resume")}
     settings["files"] = [str(file.resolve()) for file in resolve(files)]
+    if parent is not None and Path(parent).exists():
+        settings["parent"] = str(Path(parent).resolve())
     settings["out"] = str(Path(out).resolve())
     settings["conditions"] = [conditions] if isinstance(conditions, str) else list(conditions)
     if reading:
@@ -132,6 +144,7 @@ def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
     hashes = settings.pop("sha256", None) if isinstance(settings, dict) else None
+    settings = {"parent": None, "distill": None, **settings} if isinstance(hashes, dict) else settings
     if not isinstance(hashes, dict) or settings.keys() != OPTIONS.keys() - {"say", "resume"}:
         raise UserError(f"{path}: is not the configuration of a run of this version")
     _check_types(settings, f"{path}: ")
@@ -157,37 +170,56 @@ def _run(
     accumulate = options.get("accumulate_grad_batches", 1)
     seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
     kind = find_modality(settings["modality"])
-    records, report = kind.read(settings["files"], on_error=settings["on_error"], **(settings["reading"] or {}))
+    parent = Parent.of(settings["parent"], kind.name, settings["distill"]) if settings["parent"] else None
+    reading, fitting = settings["reading"] or {}, settings["fitting"] or {}
+    if parent is not None:
+        reading, fitting = parent.options("read", reading), parent.options("fit", fitting)
+        reading |= {name: fitting[name] for name in reading.keys() & fitting.keys()}
+    records, report = kind.read(settings["files"], on_error=settings["on_error"], **reading)
     for line in report.lines():
         say(line)
-    told = {"conditions": settings["conditions"], "reading": settings["reading"] or {}}
-    adapter = kind.fit(records, **(settings["fitting"] or {}), **told)
+    told = {"conditions": settings["conditions"], "reading": reading}
+    adapter = (kind.fit if parent is None else parent.adapter)(records, **fitting, **told)
     data = adapter.encode(records)
+    if unknown := [name for name in settings["conditions"] if name not in data.condition]:  # where `fit` let it pass
+        known = ", ".join(data.condition)
+        hint = f"only for {known}" if known else "for nothing; leave --condition out"
+        raise UserError(f"--condition {unknown[0]}: {kind.name} of these files can be asked {hint}")
     for name, value in data.condition.items():
-        missing = value.isnan() if value.is_floating_point() else value < 0
+        missing = (value.isnan() if value.is_floating_point() else value < 0).reshape(len(value), -1).all(1)
         say(f"{name} can be asked for: {int((~missing).sum()):,} of {len(data):,} {kind.name} have it")
     per_epoch = -(-len(data) // settings["batch_size"])
     steps = _steps(settings, options, per_epoch // accumulate or 1, None if seconds else STEPS)
     device = _device(options)
     preset = settings["preset"] or ("tiny" if device == "cpu" else "base")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings["seed"])
-        denoiser = adapter.denoiser(preset, settings["network"])
     tables = [str(path) for _, path in _tables(settings["modality"], settings["reading"])]
     hashes = {file: digest(file) for file in [*settings["files"], *tables]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings["seed"])
+        if parent is None:
+            denoiser = adapter.denoiser(preset, settings["network"])
+        else:
+            preset = parent.preset
+            denoiser, stay = parent.denoiser(adapter)
+            say(f"from {parent.name}: {stay:.1%} of the weights stay")
+            hashes |= parent.hashes
     info = {
         "data": report.lines(),
         "training": {
             **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
             "preset": preset, "network": type(denoiser.network).__name__, "conditions": settings["conditions"],
             "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
-            "files": {Path(file).name: known for file, known in hashes.items()},
+            "files": {Path(file).name: hashes[file] for file in [*settings["files"], *tables]},
         },
     }  # fmt: skip
+    objective = adapter.objective()
     model = Model(adapter, denoiser, info=info)
+    if parent is not None:
+        objective = parent.objective(objective, denoiser)
+        parent.succeed(model, objective)
     task = DiffusionTask(
         denoiser,
-        adapter.objective(),
+        objective,
         settings["seed"],
         settings["learning_rate"],
         steps=None if steps is None else steps * accumulate,
@@ -303,6 +335,10 @@ def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
         raise UserError(f"--on-error must be stop or skip, got {settings['on_error']!r}")
     if not settings["files"]:
         raise UserError("no file of examples was given")
+    if settings["parent"] and (settings["preset"] or settings["network"]):
+        raise UserError("--preset and --network are those of the model that --from names; leave them out")
+    if settings["distill"] is not None and not (settings["parent"] and settings["distill"] >= 1):
+        raise UserError("`distill` is a number of steps, at least 1, and needs a parent")
 
 
 def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int, default: int | None) -> int | None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from rdkit import Chem
 import examples
 from gendiff import __version__, load
 from gendiff.cli import COMMANDS
+from gendiff.cli.sample import read_sidecar, sidecar_of
 from gendiff.data import manifest
 from gendiff.files import sha256
 from gendiff.modalities.molecules.modality import Molecules
@@ -185,8 +187,49 @@ def test_a_smiles_list_holds_the_valid_ones(gendiff, tmp_path):
     assert result.out.startswith(f"{len(valid)} of 20 molecules fit .smi, drawn in ")
     for name, written in (("new.smi", len(valid)), ("new.sdf", 20)):
         gendiff(*words, "-o", tmp_path / name)
-        facts = json.loads((tmp_path / "new.json").read_text())
-        assert (facts["number"], facts["written"]) == (20, written)
+        facts = read_sidecar(tmp_path / name)
+        assert (facts["file"], facts["number"], facts["written"]) == (name, 20, written)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.smi", "new.json", "new.sdf", "new.sdf.json"}
+
+
+def test_files_of_one_name_have_sidecars_of_their_own(gendiff, tmp_path):
+    """x.json is about the first of them; what is said of one is never taken for another, of the user's own too."""
+
+    def sample(name, number):
+        result = gendiff("sample", examples.run(), "-n", number, "--steps", 2, "-o", tmp_path / name)
+        assert (result.status, result.err) == (0, "")
+
+    for number, name in enumerate(("x.sdf.gz", "x.xyz", "x.npz", "x.xyz", "x.sdf.gz"), 2):
+        sample(name, number)
+    assert sidecar_of(tmp_path / "x.sdf.gz").name == "x.json"
+    assert sidecar_of(tmp_path / "x.npz").name == "x.npz.json"
+    expected = {"x.sdf.gz": 6, "x.xyz": 5, "x.npz": 4}
+    assert {name: read_sidecar(tmp_path / name)["number"] for name in expected} == expected
+    mine = tmp_path / "x.smi"
+    mine.write_text("CCO\n")
+    assert read_sidecar(mine) == {}
+    result = gendiff("sample", examples.run(), "-n", 2, "--steps", 2, "-o", mine)
+    assert "already exists and holds no samples of gendiff" in result.err
+    assert mine.read_text() == "CCO\n"
+    (tmp_path / "y.json").write_text('{"mine": 1}')
+    sample("y.xyz", 3)
+    assert (tmp_path / "y.json").read_text() == '{"mine": 1}'
+    assert read_sidecar(tmp_path / "y.xyz")["number"] == 3
+    before = (tmp_path / "x.json").read_bytes()
+    words = ("evaluate", tmp_path / "x.xyz", "--reference", examples.write(tmp_path / "real.sdf"), "--no-strain")
+    assert "says how samples were made" in gendiff(*words, "--json", tmp_path / "x.json").err
+    assert (tmp_path / "x.json").read_bytes() == before
+
+
+def test_samples_take_what_is_said_of_them_to_another_name(gendiff, tmp_path):
+    assert gendiff("sample", examples.run(), "-n", 3, "--steps", 2, "-o", tmp_path / "x.xyz").status == 0
+    for ending in ("xyz", "json"):
+        shutil.copy(tmp_path / f"x.{ending}", tmp_path / f"copy.{ending}")
+    assert read_sidecar(tmp_path / "copy.xyz")["number"] == 3
+    (tmp_path / "copy.xyz").write_text("other\n")
+    assert read_sidecar(tmp_path / "copy.xyz") == {}
+    (tmp_path / "x.xyz").unlink()  # as after renaming both
+    assert read_sidecar(tmp_path / "copy.xyz")["number"] == 3
 
 
 def test_a_table_of_metrics_never_takes_the_place_of_what_is_known_of_samples(gendiff, tmp_path):
@@ -195,7 +238,7 @@ def test_a_table_of_metrics_never_takes_the_place_of_what_is_known_of_samples(ge
     words = ("evaluate", tmp_path / "new.sdf", "--reference", examples.write(tmp_path / "real.sdf"), "--no-strain")
     result = gendiff(*words, "--json", tmp_path / "." / "new.json")
     assert (result.status, result.err.count("\n")) == (1, 1)
-    assert "says how the samples were made, which would be lost; choose another --json" in result.err
+    assert "says how samples were made, which would be lost; choose another --json" in result.err
     assert (tmp_path / "new.json").read_bytes() == before
 
 

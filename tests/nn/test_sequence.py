@@ -42,11 +42,20 @@ def distance(one, other):
     return max((one[name] - other[name]).abs().max().item() for name in FIELDS)
 
 
-@NETWORKS
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {}) for kind in (BiRNN, SequenceTransformer, UNet1d)),
+        *(
+            (BiRNN, {"cell": cell, "expansion": expansion})
+            for cell, expansion in (("lstm", 2), ("lstm", 0), ("gru", 0))
+        ),
+    ],
+)
 @pytest.mark.parametrize("length", [12, 13, 16, 31])
-def test_a_sequence_is_answered_alone_as_in_any_padded_batch(kind, length):
+def test_a_sequence_is_answered_alone_as_in_any_padded_batch(kind, options, length):
     """Whatever stands at padding, however much there is of it, and whoever is in the batch."""
-    network = make(kind)
+    network = make(kind, **options)
     x, level, mask = data(length=length)
     found = network(x, level, mask, {"class": CLASSES})
     for i, n in enumerate(SIZES.tolist()):

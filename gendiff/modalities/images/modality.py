@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from gendiff.data import Grids
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, ending
+from gendiff.modalities.images import edit
 from gendiff.modalities.images.encode import from_state, to_grids
-from gendiff.modalities.images.networks import build_network
+from gendiff.modalities.images.networks import NETWORKS, build_network
 from gendiff.modalities.images.records import CHANNELS, Image, ImageArrays
 from gendiff.modalities.images.records import kind as form
 from gendiff.modalities.images.systems import SYSTEMS
 from gendiff.modalities.images.write import EXTENSIONS, SINGLE, write_images
-from gendiff.modality import Modality, Option, Table
+from gendiff.modality import Modality, Option, Part, Table, Task
 from gendiff.objective import Hybrid, Loss
 from gendiff.ops import Random, State, expand
 from gendiff.process import JointProcess
@@ -65,6 +66,7 @@ class Images(Modality):
 
     name = "images"
     extensions = (*EXTENSIONS, "/")
+    networks = NETWORKS
     single = SINGLE
     limits = (
         "What it draws resembles its training data, biases included; of few examples it may draw copies.",
@@ -80,6 +82,7 @@ class Images(Modality):
         Option("system", "fit", DEFAULT, SYSTEM, tuple(SYSTEMS)),
         Option("factor", "fit", 4, FACTOR, kind=int),
     )
+    tasks: Mapping[str, Task] = edit.TASKS
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class Images(Modality):
         if reason := unfit(self.size, system, factor, self.learn_variance):
             raise ValueError(reason)
         self.recipe = SYSTEMS[system]
+        self.tasks = edit.tasks(self.recipe.tasks + (self.recipe.colour if channels >= 3 else ()))
 
     @classmethod
     def read(
@@ -175,6 +179,23 @@ class Images(Modality):
         kept = {name: value for name, value in (reading or {}).items() if name in PROTOCOL and value is not None}
         return cls(records.size, records.channels, counts, scale, flip, learn_variance, system, factor, kept)
 
+    def kept(self) -> dict[str, Any]:  # noqa: D102
+        return self.reading | {name: getattr(self, name) for name in ("system", "factor", "learn_variance")}
+
+    def refit(self, records: ImageArrays, **options: Any) -> Images:
+        """Return the adapter of other images, of the size and the scale of these.
+
+        Raises:
+            UserError: as :meth:`fit`, and for images of another size.
+        """
+        fitted = self.fit(records, **options)
+        mine, theirs = ((*adapter.size, adapter.channels) for adapter in (self, fitted))
+        if mine != theirs:
+            ways = f"--resize {mine[1]}x{mine[0]} and --channels bring them there"
+            raise UserError(f"the images have {form(theirs)} pixels and the model draws {form(mine)}; {ways}")
+        fitted.scale = self.scale
+        return fitted
+
     def encode(self, records: ImageArrays) -> Grids:  # noqa: D102
         if reason := self.unknown(records)[0]:
             raise UserError(f"image 1: has {reason}")
@@ -198,6 +219,19 @@ class Images(Modality):
             if not finite:
                 image.facts["valid"] = False
         return images
+
+    @classmethod
+    def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Any]:  # noqa: D102
+        return edit.read_parts(paths, task)
+
+    def usual_task(self, records: Any, options: Mapping[str, Any]) -> str:
+        """Return the task that images ask for, and what is said of them, where users name none."""
+        return edit.usual(self, records, options)
+
+    def parts(  # noqa: D102
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None, **options: Any
+    ) -> list[Part]:
+        return edit.parts(self, records, task, keep, side, **options)
 
     def process(self) -> JointProcess:  # noqa: D102
         return self.recipe.process(self.channels, self.size)

@@ -39,6 +39,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import pairwise
 from typing import IO, Any, Literal, cast
 
 import networkx
@@ -303,22 +305,22 @@ def infer_all(
     """`infer_bonds` of many molecules, each (numbers, positions, charges or None); equal sizes share the arithmetic."""
     if rule == "rdkit" and hydrogens == "implicit":
         raise UserError("bond rule 'rdkit' needs explicit hydrogens; use rule 'lookup' or a model of all atoms")
-    reasons = [_refusal(numbers, positions) for numbers, positions, _ in molecules]
-    results = [_refuse(_draw(one, ()), why) if why else None for one, why in zip(molecules, reasons, strict=True)]
-    rows = [row for row, why in enumerate(reasons) if not why]
+    results: list[tuple[Chem.Mol, str] | None] = [None] * len(molecules)
+    for rows, _ in by_size(np.array([len(numbers) for numbers, _, _ in molecules], int)):
+        reasons = _refusals([molecules[row] for row in rows])
+        for row, why in zip(rows, reasons, strict=True):
+            results[row] = _refuse(draw_mol(molecules[row]), why) if why else None
+        good = [row for row, why in zip(rows, reasons, strict=True) if not why]
+        if rule == "lookup" and good:
+            chosen = [molecules[row] for row in good]
+            for row, molecule, bonds in zip(good, chosen, bond_lists(_orders(chosen, hydrogens)), strict=True):
+                results[row] = _finish(draw_mol(molecule, bonds, hydrogens == "explicit"), "", hydrogens)
     if rule == "rdkit":
         with RDKitBonds() as worker:
-            for row in rows:
+            for row in (row for row, result in enumerate(results) if result is None):
                 numbers, positions, charges = molecules[row]
                 bonds, formal, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
-                results[row] = _finish(_draw((numbers, positions, formal), bonds), why, hydrogens)
-    else:
-        for group, _ in by_size(np.array([len(molecules[row][0]) for row in rows], int)):
-            chosen = [molecules[rows[index]] for index in group]
-            for index, molecule, order in zip(group, chosen, _orders(chosen, hydrogens), strict=True):
-                i, j = np.nonzero(np.triu(order))
-                bonds = np.stack([i, j, order[i, j]], 1).tolist()
-                results[rows[index]] = _finish(_draw(molecule, bonds, hydrogens == "explicit"), "", hydrogens)
+                results[row] = _finish(draw_mol((numbers, positions, formal), bonds), why, hydrogens)
     return [result for result in results if result is not None]
 
 
@@ -335,30 +337,45 @@ def _orders(molecules: Sequence[Molecule], hydrogens: Hydrogens) -> NDArray[np.i
     return heavy_orders(numbers, positions, mask, charges)
 
 
-def _refusal(numbers: NDArray[Any], positions: NDArray[Any]) -> str:
-    """Why no bonds can be drawn among these points; "" if they can."""
-    if len(numbers) == 0:
-        return "no atoms"
-    if not np.isfinite(positions).all():
-        return "positions are not finite"
-    number = np.asarray(numbers, np.int64)
-    for _, _, i, j, distance in _near(number[None], np.asarray(positions)[None], np.ones((1, len(number)), bool)):
-        near = np.flatnonzero(distance < OVERLAP * (_EDM[0][number[i], number[j]] - 10))
-        if len(near):
-            return f"atoms {i[near[0]] + 1} and {j[near[0]] + 1} overlap"
-    return ""
+def bond_lists(orders: NDArray[np.int8]) -> list[list[list[int]]]:
+    """Bonds (i, j, order), i < j, of each molecule, from orders (M, N, N)."""
+    row, i, j = np.nonzero(np.triu(orders))
+    bonds = np.stack([i, j, orders[row, i, j]], 1).tolist()
+    ends = np.searchsorted(row, np.arange(len(orders) + 1)).tolist()
+    return [bonds[start:end] for start, end in pairwise(ends)]
 
 
-def _draw(molecule: Molecule, bonds: Iterable[Sequence[int]], explicit: bool = True) -> Chem.Mol:
-    """An unsanitised molecule of bonds (i, j, order) with its coordinates, where finite, as conformer."""
+def _refusals(molecules: Sequence[Molecule]) -> list[str]:
+    """Why no bonds can be drawn among the points of each of some molecules of one size; "" if they can."""
+    number = np.array([numbers for numbers, _, _ in molecules], np.int64)
+    position = np.array([positions for _, positions, _ in molecules], np.float64)
+    if not number.size:
+        return ["no atoms"] * len(molecules)
+    finite = np.asarray(np.isfinite(position).all((1, 2)))
+    reasons = np.where(finite, "", "positions are not finite").tolist()
+    mask = np.broadcast_to(finite[:, None], number.shape)
+    for rows, molecule, i, j, distance in _near(number, position, mask):
+        left, right = number[rows][molecule, i], number[rows][molecule, j]
+        overlap = np.flatnonzero(distance < OVERLAP * (_EDM[0][left, right] - 10))
+        whose, first = np.unique(molecule[overlap], return_index=True)
+        for row, pair in zip((whose + rows.start).tolist(), overlap[first].tolist(), strict=True):
+            reasons[row] = f"atoms {i[pair] + 1} and {j[pair] + 1} overlap"
+    return reasons
+
+
+def draw_mol(molecule: Molecule, bonds: Iterable[Sequence[int]] = (), explicit: bool = True) -> Chem.Mol:
+    """An unsanitised molecule of bonds (i, j, order) with its coordinates, where finite, as conformer.
+
+    Args:
+        molecule: numbers (N,), positions (N, 3), charges (N,) or None.
+        bonds: begin, end and order of each bond.
+        explicit: whether all hydrogens are there; else RDKit fills valences with implicit ones.
+    """
     numbers, positions, charges = molecule
     mol = Chem.RWMol()
-    for index, number in enumerate(numbers):
-        atom = Chem.Atom(int(number))
-        atom.SetNoImplicit(explicit)
-        if charges is not None:
-            atom.SetFormalCharge(int(charges[index]))
-        mol.AddAtom(atom)
+    formal = [0] * len(numbers) if charges is None else np.asarray(charges).tolist()
+    for number, charge in zip(np.asarray(numbers).tolist(), formal, strict=True):
+        mol.AddAtom(_atom(number, charge, explicit))
     for i, j, order in bonds:
         mol.AddBond(i, j, _TYPES[order])
     if np.isfinite(positions).all():
@@ -366,6 +383,15 @@ def _draw(molecule: Molecule, bonds: Iterable[Sequence[int]], explicit: bool = T
         conformer.SetPositions(np.array(positions, np.float64).reshape(-1, 3))
         mol.AddConformer(conformer)
     return mol.GetMol()
+
+
+@cache
+def _atom(number: int, charge: int, explicit: bool) -> Chem.Atom:
+    """The atom that a molecule takes a copy of."""
+    atom = Chem.Atom(number)
+    atom.SetNoImplicit(explicit)
+    atom.SetFormalCharge(charge)
+    return atom
 
 
 def _refuse(mol: Chem.Mol, reason: str) -> tuple[Chem.Mol, str]:
@@ -474,7 +500,7 @@ def _serve() -> None:
     with rdBase.BlockLogs():
         for line in sys.stdin:
             numbers, positions, charge = json.loads(line)
-            mol = _draw((numbers, positions, None), ())
+            mol = draw_mol((numbers, positions, None))
             try:
                 rdDetermineBonds.DetermineBonds(mol, charge=charge)
                 Chem.Kekulize(mol, clearAromaticFlags=True)

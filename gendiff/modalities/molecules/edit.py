@@ -91,7 +91,8 @@ def fragments(
     arrays = records if isinstance(records, MoleculeArrays) else MoleculeArrays.from_mols(records)
     wanted = {"grow": 1, "vary": 1, "interpolate": 2}.get(task)
     if wanted and len(arrays) != wanted:
-        hint = "; fragments of one scaffold belong in one record" if task == "grow" else ""
+        hint = "; --which says which of them" if wanted == 1 and len(arrays) else ""
+        hint += "; fragments of one scaffold belong in one record" if task == "grow" else ""
         raise UserError(f"{task} takes {_count(wanted, 'molecule')}, got {len(arrays):,}{hint}")
     kind, largest = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms", max(adapter.sizes)
     if task in ("interpolate", "vary"):

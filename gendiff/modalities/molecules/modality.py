@@ -15,22 +15,33 @@ from torch import Tensor, nn
 from gendiff.data import Lazy, Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, ending
-from gendiff.modalities.molecules import bonds, draw, edit, metrics, read, write
+from gendiff.modalities.molecules import adapt, bonds, draw, edit, metrics, read, write
 from gendiff.modalities.molecules.encode import check_known, from_state, to_ragged
-from gendiff.modalities.molecules.networks import build_network
+from gendiff.modalities.molecules.networks import CHIRAL, NETWORKS, build_network
 from gendiff.modalities.molecules.properties import column, standards
+from gendiff.modalities.molecules.recipes import ATOM_TYPES, COUPLINGS, TARGETS, TIMES, Recipe
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.modalities.molecules.store import HeavyAtoms, StoredMolecules
 from gendiff.modality import Modality, Option, Part
-from gendiff.objective import Objective, Power
+from gendiff.objective import Objective
 from gendiff.ops import Random, State
-from gendiff.process import GaussianProcess, JointProcess
-from gendiff.sample import Ancestral, Sampler
-from gendiff.schedule import Flow
+from gendiff.process import JointProcess
+from gendiff.sample import Sampler
 from gendiff.sizes import PropertySizes, SizeModel
-from gendiff.space import Euclidean, ZeroCenterOfMass
 
 HYDROGENS, RULES = ("explicit", "implicit"), ("lookup", "rdkit")
+
+TARGET = (
+    "what the network estimates of positions: residual (their move), data, flow (noise - data), v, or noise (EDM, the "
+    "likelihood model, on its own schedule)"
+)
+ATOMS = (
+    "how elements and charges are learned: cross-entropy (Gaussian noise, probabilities as estimates), squared-error "
+    "(Gaussian noise, numbers as estimates), or categorical (they jump, and are drawn)"
+)
+COUPLING = "optimal transport inside a molecule: none, permute (its noise), or align (permute, then turn)"
+SELF = "let the network see its last estimate, in half of the training and when sampling"
+LAW = "where in time training looks: power (u^1.5), uniform or logit-normal (default: power; uniform for target noise)"
 
 
 class Molecules(Modality):
@@ -48,10 +59,17 @@ class Molecules(Modality):
             "rdkit" (explicit only). See :mod:`gendiff.modalities.molecules.bonds`.
         conditions: Mean and standard deviation in the training data of each property that can be asked for.
         property_sizes: p(N | those properties); None if there are none.
+        target: With the next four how it is learned, words of :mod:`gendiff.modalities.molecules.recipes`.
+        atom_types: See there.
+        coupling: See there.
+        self_condition: See there.
+        times: See there; None for the default of the target.
+        frequencies: By field how often its categories occur; of atom types that are categorical.
     """
 
     name = "molecules"
     extensions = write.EXTENSIONS
+    networks = NETWORKS + CHIRAL
     single = (".mol",)
     limits = (
         "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
@@ -68,6 +86,11 @@ class Molecules(Modality):
             ("auto", *HYDROGENS),
         ),
         Option("rule", "fit", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
+        Option("target", "fit", "residual", TARGET, tuple(TARGETS)),
+        Option("atom_types", "fit", "cross-entropy", ATOMS, ATOM_TYPES),
+        Option("coupling", "fit", "none", COUPLING, tuple(COUPLINGS)),
+        Option("self_condition", "fit", False, SELF, kind=bool),
+        Option("times", "fit", None, LAW, tuple(TIMES)),
         Option(
             "fragments",
             "read",
@@ -93,6 +116,9 @@ class Molecules(Modality):
         ),
         Option("rule", "evaluate", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
         Option("no_strain", "evaluate", False, "leave out the MMFF strain, the slow part", kind=bool),
+        Option(
+            "protocol", "evaluate", "", f"rows of other protocols to add, with commas: {', '.join(metrics.PROTOCOLS)}"
+        ),
     )
     tasks = edit.TASKS
 
@@ -107,6 +133,12 @@ class Molecules(Modality):
         rule: str = "lookup",
         conditions: Mapping[str, Sequence[float]] | None = None,
         property_sizes: PropertySizes | None = None,
+        target: str = "residual",
+        atom_types: str = "cross-entropy",
+        coupling: str = "none",
+        self_condition: bool = False,
+        times: str | None = None,
+        frequencies: Mapping[str, Sequence[float]] | None = None,
     ):
         if hydrogens not in HYDROGENS:
             raise ValueError(f"hydrogens must be one of {HYDROGENS}, got {hydrogens!r}")
@@ -127,6 +159,14 @@ class Molecules(Modality):
         if any(len(pair) != 2 or not pair[1] > 0 for pair in self.conditions.values()):
             raise ValueError(f"conditions are mean and positive standard deviation by name, got {self.conditions}")
         self.property_sizes = property_sizes
+        self.recipe = Recipe(target, atom_types, coupling, bool(self_condition), times)
+        if reason := self.recipe.unfit():
+            raise ValueError(reason)
+        self.target, self.atom_types, self.coupling = target, atom_types, coupling
+        self.self_condition, self.times = bool(self_condition), times
+        self.frequencies = {name: [float(p) for p in law] for name, law in sorted((frequencies or {}).items())}
+        if any(len(law) != self.categories.get(name) for name, law in self.frequencies.items()):
+            raise ValueError(f"frequencies are one number a category of {self.categories}, got {self.frequencies}")
 
     @classmethod
     def read(
@@ -148,6 +188,11 @@ class Molecules(Modality):
         hydrogens: str = "auto",
         rule: str = "lookup",
         conditions: Sequence[str] = (),
+        target: str = "residual",
+        atom_types: str = "cross-entropy",
+        coupling: str = "none",
+        self_condition: bool = False,
+        times: str | None = None,
         **_: Any,
     ) -> Molecules:
         """Return the adapter for these molecules.
@@ -159,11 +204,18 @@ class Molecules(Modality):
             rule: How bonds will be read off coordinates.
             conditions: Properties that will be asked for: numeric columns of the file, or logP, TPSA, QED, MW, which
                 RDKit computes where the file has bonds and no such column.
+            target: As the class says, like the next four.
+            atom_types: As the class says.
+            coupling: As the class says.
+            self_condition: As the class says.
+            times: As the class says.
 
         Raises:
-            UserError: if explicit hydrogens are asked for and missing, nothing but hydrogen is there, or a condition is
-                no column or says nothing.
+            UserError: if explicit hydrogens are asked for and missing, nothing but hydrogen is there, a condition is no
+                column or says nothing, or parts of the recipe do not go together.
         """
+        if reason := Recipe(target, atom_types, coupling, self_condition, times).unfit():
+            raise UserError(reason)
         has_hydrogens = any((part.atomic_numbers == 1).any() for part in records.chunks())
         if hydrogens == "auto":
             hydrogens = "explicit" if has_hydrogens and not (records.num_bonds > 0).any() else "implicit"
@@ -176,26 +228,44 @@ class Molecules(Modality):
             raise UserError("no molecule has a heavy atom; train with --hydrogens explicit")
         if hydrogens == "explicit" and not has_hydrogens:
             raise UserError("no molecule has hydrogens; train with --hydrogens implicit, or add them to the file")
-        counts, charges, square = np.zeros(119, np.int64), set[int](), 0.0
+        counts, charges, square = np.zeros(119, np.int64), np.zeros(256, np.int64), 0.0
         for part in modelled.chunks():
             counts += np.bincount(part.atomic_numbers, minlength=119)
-            charges.update(np.unique(part.charges).tolist())
+            charges += np.bincount(part.charges.astype(np.int64) + 128, minlength=256)
             square += float((part.centred().positions.astype(np.float64) ** 2).sum())
-        share = counts[counts > 0] / counts.sum()
+        share, charge_share = (each[each > 0] / each.sum() for each in (counts, charges))
         sizes, often = np.unique(modelled.num_atoms, return_counts=True)
         scales = standards(modelled, list(conditions))
         values = _condition(modelled, scales)
+        frequencies = {"element": share.tolist()} | ({"charge": charge_share.tolist()} if len(charge_share) > 1 else {})
         return cls(
             elements=np.flatnonzero(counts).tolist(),
             sizes=dict(zip(sizes.tolist(), often.tolist(), strict=True)),
             hydrogens=hydrogens,
-            charges=sorted(charges),
+            charges=(np.flatnonzero(charges) - 128).tolist(),
             position_scale=round(max(math.sqrt(square / (3 * counts.sum())), 0.1), 6),
             element_scale=round(max(float(np.sqrt((share * (1 - share)).mean())), 0.05), 6),
             rule=rule,
             conditions=scales,
             property_sizes=PropertySizes.fit(torch.from_numpy(modelled.num_atoms), values) if values else None,
+            target=target,
+            atom_types=atom_types,
+            coupling=coupling,
+            self_condition=self_condition,
+            times=times,
+            frequencies=frequencies if atom_types == "categorical" else None,
         )
+
+    def kept(self) -> dict[str, Any]:  # noqa: D102
+        names = ("hydrogens", "rule", "target", "atom_types", "coupling", "self_condition")
+        return {name: getattr(self, name) for name in names}
+
+    def refit(self, records: MoleculeArrays, conditions: Sequence[str] = (), **options: Any) -> Molecules:  # noqa: D102
+        return adapt.refit(self, records, conditions, options)
+
+    def axes(self, network: nn.Module) -> dict[str, tuple[int, list[Any]]]:  # noqa: D102
+        words = {"element": self.elements, "charge": self.charges}
+        return super().axes(network) | adapt.axes(network, words, list(dict(self.process().items())))
 
     def encode(self, records: MoleculeArrays) -> Ragged:  # noqa: D102
         modelled = modelled_atoms(records, self.hydrogens)
@@ -262,38 +332,35 @@ class Molecules(Modality):
         return edit.read_parts(paths, task)
 
     def parts(  # noqa: D102
-        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None, **_: Any
     ) -> list[Part]:
         return edit.fragments(self, records, task, keep, side)
 
+    @property
+    def categories(self) -> dict[str, int]:
+        """How many categories the fields besides positions have."""
+        known = {"element": len(self.elements), "charge": len(self.charges)}
+        return known if len(self.charges) > 1 else {"element": len(self.elements)}
+
     def process(self) -> JointProcess:  # noqa: D102
-        fields = {
-            "position": GaussianProcess(Flow(), ZeroCenterOfMass(3)),
-            "element": GaussianProcess(Flow(), Euclidean(len(self.elements))),
-        }
-        if len(self.charges) > 1:
-            fields["charge"] = GaussianProcess(Flow(), Euclidean(len(self.charges)))
-        return JointProcess(fields, clock="position")
+        uniform = {name: [1 / count] * count for name, count in self.categories.items()}
+        return self.recipe.process(uniform | self.frequencies)
 
     def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:  # noqa: D102
-        scalars = {"element": len(self.elements)}
-        if len(self.charges) > 1:
-            scalars["charge"] = len(self.charges)
-        return build_network(kind, preset, scalars, dict.fromkeys(self.conditions, "float"))
+        told = dict.fromkeys(self.conditions, "float")
+        return build_network(kind, preset, self.categories, told, self.self_condition)
 
     def denoiser(self, preset: str = "small", network: str | None = None) -> Denoiser:
-        """Return the default: the move of positions, probabilities of elements, on straight paths."""
-        rows = {"position": "residual", "element": "logits"}
-        scale = {"element": self.element_scale}
-        if len(self.charges) > 1:
-            rows["charge"], scale["charge"] = "logits", self.element_scale
-        return Denoiser(self.network(preset, network), self.process(), rows, scale)
+        """Return the denoiser of the recipe, by default of the move of positions and of probabilities of elements."""
+        return self.recipe.denoiser(self.network(preset, network), self.process(), self.element_scale)
 
-    def objective(self) -> Objective:  # noqa: D102
-        return Objective("velocity", {"element": 0.5, "charge": 0.5}, times=Power(1.5), max_weight=2500.0)
+    def objective(self) -> Objective:
+        """Return the loss of the recipe, by default that of flow matching with a bound on its weight."""
+        return self.recipe.objective()
 
-    def sampler(self) -> Sampler:  # noqa: D102
-        return Ancestral(100, "quadratic")
+    def sampler(self) -> Sampler:
+        """Return the sampler of the recipe: 100 ancestral steps, or steps of the flow where noise is coupled."""
+        return self.recipe.sampler()
 
     def draw_sizes(  # noqa: D102
         self, random: Random, low: int | None = None, high: int | None = None, condition: State | None = None

@@ -40,9 +40,15 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def build_network(
-    kind: str | None, preset: str, features: Mapping[str, int], conditions: Mapping[str, str | int]
+    kind: str | None,
+    preset: str,
+    features: Mapping[str, int],
+    conditions: Mapping[str, str | int],
+    self_condition: bool = False,
 ) -> nn.Module:
     """Return a network of fields `position` and `features`, told one noise level a field and `conditions`.
+
+    With `self_condition` it also sees an earlier estimate of every field.
 
     Raises:
         UserError: for a preset or a kind that there is not.
@@ -54,7 +60,7 @@ def build_network(
         raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS + CHIRAL)}")
     chirality, kind = kind in CHIRAL, kind.removeprefix("chiral-")
     common: dict[str, Any] = {"features": dict(features), "levels": 1 + len(features), "conditions": dict(conditions)}
-    common |= {"distance_features": 32, "distance_range": 4.0, **SHAPES[kind][preset]}
+    common |= {"self_condition": self_condition, "distance_features": 32, "distance_range": 4.0, **SHAPES[kind][preset]}
     if kind == "transformer":
         return EquivariantTransformer(**common, chirality=chirality)
     if kind == "steerable":

@@ -33,22 +33,12 @@ if TYPE_CHECKING:
     from gendiff.modalities.sketches.modality import Sketches
 
 
-@dataclass(frozen=True)
-class Completion(Task):
-    """A task of the kind "keep" with walks of its own (see :func:`gendiff.model.edit.edit`).
-
-    Attributes:
-        levels: Levels of noise, by default.
-        agreement: Weight of the guidance that makes what is drawn agree with what stays.
-    """
-
-    levels: int = 7
-    agreement: float = 2.0
-
+COMPLETION: dict[str, Any] = {"levels": 7, "agreement": 2.0}
+"""How what is new is made to fit what stays."""
 
 TASKS = {
-    "complete": Completion("keep", "strokes of the input stay as they are, the rest is drawn after them"),
-    "continue": Completion("keep", "points of the input stay as they are, and the last stroke may go on"),
+    "complete": Task("keep", "strokes of the input stay as they are, the rest is drawn after them", **COMPLETION),
+    "continue": Task("keep", "points of the input stay as they are, and the last stroke may go on", **COMPLETION),
     "heal": Task("noise", "a clean drawing from a rough one, in its place, point by point", strength=0.2),
     "vary": Task("noise", "variations of a drawing", strength=0.5),
     "interpolate": Task("path", "the way from one drawing to another"),
@@ -100,7 +90,8 @@ def parts(
     arrays = records if isinstance(records, SketchArrays) else SketchArrays.from_sketches(records)
     wanted = 2 if TASKS[task].kind == "path" else 1
     if len(arrays) != wanted:
-        raise UserError(f"{task} takes {wanted} drawing{'s' * (wanted > 1)}, got {len(arrays):,}")
+        hint = "; --which says which of them" if len(arrays) > wanted else ""
+        raise UserError(f"{task} takes {wanted} drawing{'s' * (wanted > 1)}, got {len(arrays):,}{hint}")
     if side is not None and not 0 < side < math.inf:
         raise UserError(f"--side must be a positive number, got {side:g}")
     if task == "trace":
@@ -111,7 +102,7 @@ def parts(
     if stays:
         found = [Drawing.prefix(adapter, _strokes(arrays[0], keep), side, goes_on=task == "continue")]
     else:
-        found = [Drawing.whole(adapter, sketch, side, lies=task == "heal") for sketch in arrays]
+        found = [Drawing.draft(adapter, sketch, side, lies=task == "heal") for sketch in arrays]
     longest = adapter.sizes.high
     for part in found:
         if len(part) + stays > longest:
@@ -157,7 +148,7 @@ class Drawing(Part):
     task: str = ""
 
     @classmethod
-    def whole(cls, adapter: Sketches, sketch: Sketch, side: float | None, lies: bool = False) -> Drawing:
+    def draft(cls, adapter: Sketches, sketch: Sketch, side: float | None, lies: bool = False) -> Drawing:
         """Return a drawing all of which may change, but not where it `lies`, if so."""
         unit, note = _unit(adapter, sketch, side)
         seen = adapter.preprocess(_scaled(sketch, unit))
@@ -286,15 +277,16 @@ def _unit(adapter: Sketches, sketch: Sketch, side: float | None, smaller: float 
     own, typical = box(sketch.points)[1], _typical(adapter)
     if side is not None:
         if side < own:
-            raise UserError(f"--side {side:g} is too small: the input itself has a side of {own:g}")
+            raise UserError(f"--side {side:g} is too small: the larger side of the input itself is {own:g}")
         return side / typical, ""
     if smaller == WHOLE and adapter.boxed and own:
         return own / typical, ""
     if not own or typical / smaller <= own <= typical * WHOLE:
         return 1.0, ""
     note = (
-        f"the input has a side of {own:g}, and the model knows drawings of about {typical:.3g}: taken as large as a"
-        " whole drawing; --side says how large the finished one is to be"
+        f"the larger side of the input is {own:.4g} units of its file, and that of drawings the model knows about"
+        f" {typical:.3g}: the input is taken to be as large as a finished drawing; --side N says that a finished one is"
+        " to have N of these units"
     )
     return own / typical, note
 

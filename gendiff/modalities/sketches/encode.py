@@ -89,6 +89,8 @@ def agree(steps: NDArray[np.float64], places: NDArray[np.float64], weight: float
         weight: w.
     """
     n = len(steps)
+    if n == 1:  # no band, which LAPACK refuses
+        return (places + weight * steps) / (1 + weight)
     bands = np.zeros((2, n))
     bands[1] = 1 + 2 * weight
     bands[1, -1] = 1 + weight

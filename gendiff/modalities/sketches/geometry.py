@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gendiff.modalities.sketches.records import SketchArrays
+from gendiff.files import UserError
+from gendiff.modalities.sketches.records import MAX_NUMBERS, SketchArrays
 
 BOX = 255.0
 """Larger side of a sketch in the units of QuickDraw's simplified drawings, in which tolerances are given."""
@@ -37,14 +38,28 @@ def moved(arrays: SketchArrays, points: NDArray[np.float64]) -> SketchArrays:
     return SketchArrays(arrays.num_points, points, arrays.pen, arrays.words, arrays.times, arrays.facts)
 
 
+def normalised(arrays: SketchArrays) -> NDArray[np.float64]:
+    """Return all points with every sketch moved and scaled: its bounding box centred at 0, the larger side 1, (P, D).
+
+    A sketch whose points all coincide is at 0.
+    """
+    if not len(arrays):
+        return arrays.points.copy()
+    low, high = (extreme.reduceat(arrays.points, arrays.first, 0) for extreme in (np.minimum, np.maximum))
+    side = (high - low).max(1, keepdims=True)
+    side[side == 0] = 1
+    # From the corner, not from the middle, which is rounded: so no point can leave the box.
+    which = arrays.sketch_of_point
+    return (arrays.points - low[which]) / side[which] - ((high - low) / side / 2)[which]
+
+
 def boxed(arrays: SketchArrays) -> SketchArrays:
-    """Return the sketches with boxes of which the larger side is 255; a single dot stays as it is."""
-    side = boxes(arrays)[1]
-    return moved(arrays, arrays.points * (BOX / np.where(side > 0, side, BOX))[arrays.sketch_of_point, None])
+    """Return the sketches with their boxes centred at 0, of which the larger side is 255 (0 of a single dot)."""
+    return moved(arrays, BOX * normalised(arrays))
 
 
 def prepared(arrays: SketchArrays, spacing: float | None, epsilon: float | None) -> SketchArrays:
-    """Return the sketches resampled, then simplified, each if it is asked for."""
+    """Return the sketches resampled, then simplified, each if it is asked for: by more than 0."""
     arrays = resample(arrays, spacing) if spacing else arrays
     return simplify(arrays, epsilon) if epsilon else arrays
 
@@ -101,6 +116,7 @@ def resample(arrays: SketchArrays, spacing: float) -> SketchArrays:
 
     Raises:
         ValueError: for a spacing that is not positive.
+        UserError: for one so small that all coordinates together would be over 2^27.
     """
     if not spacing > 0:
         raise ValueError(f"spacing must be positive, got {spacing}")
@@ -113,11 +129,19 @@ def resample(arrays: SketchArrays, spacing: float) -> SketchArrays:
     lengths[first] = 0
     total = np.add.reduceat(lengths, np.flatnonzero(first))
     owner = arrays.sketch_of_point[last]
-    count = np.where(total > 0, np.maximum(np.rint(total / step[owner]).astype(np.int64), 1) + 1, 1)
-    # one long line: the stroke number plus the share of its length, which rises within a stroke and jumps between two
+    with np.errstate(all="ignore"):
+        pieces = np.where(total > 0, np.maximum(np.rint(total / step[owner]), 1), 0)
+    if not (pieces.sum() + len(pieces)) * arrays.dimensions <= MAX_NUMBERS:
+        raise UserError(
+            f"points at a spacing of {spacing:g}, where a sketch is {BOX:g}, would be over {MAX_NUMBERS:,} numbers;"
+            " take a larger one"
+        )
+    count = pieces.astype(np.int64) + 1
+    # one long line: twice the stroke number plus the share of its length, from 0 to 1; jumps take up the rest
     stroke = np.cumsum(first) - 1
-    along = np.cumsum(lengths)
-    share = (along - along[first][stroke]) / np.maximum(total, 1e-300)[stroke]
+    share = np.cumsum(lengths / np.where(total > 0, total, 1.0)[stroke])
+    share = np.minimum(share - share[first][stroke], 1)
+    share[last] = np.where(total > 0, 1.0, 0.0)
     where = np.repeat(np.arange(len(count)), count)
     wanted = np.arange(len(where)) - (np.cumsum(count) - count)[where]
     at = 2 * where + wanted / np.maximum(count - 1, 1)[where]

@@ -19,7 +19,7 @@ from gendiff.denoise import Denoiser
 from gendiff.files import UserError, ending
 from gendiff.modalities.sketches import edit, geometry
 from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, from_state, to_ragged
-from gendiff.modalities.sketches.networks import build_network
+from gendiff.modalities.sketches.networks import NETWORKS, build_network
 from gendiff.modalities.sketches.points import cloud
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.modalities.sketches.write import EXTENSIONS, write_sketches
@@ -34,9 +34,10 @@ SPREAD = 4.0
 """Sketches of which the 95th percentile of the sizes is so many times the 5th are scaled one by one."""
 
 SIMPLIFY = (
-    "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (QuickDraw: 2)"
+    "drop points that strokes do not need, by this tolerance where the larger side of a sketch is 255 (QuickDraw: 2; 0"
+    " drops none)"
 )
-RESAMPLE = "points evenly along strokes, at this spacing where the larger side of a sketch is 255"
+RESAMPLE = "points evenly along strokes, at this spacing where the larger side of a sketch is 255 (0: as they are)"
 LONGEST = "leave out sketches of more points than this, as the model sees them"
 
 PROTOCOL = ("simplify", "resample", "boxed", "max_points")
@@ -58,7 +59,7 @@ class Sketches(Modality):
         pen: "logits" (one-hot under Gaussian noise, trained with cross-entropy), "gaussian" (a number, -1 or 1) or
             "categorical" (a category that jumps).
         simplify: Tolerance of :func:`gendiff.modalities.sketches.geometry.simplify` that every sketch undergoes before
-            anything else; None for none.
+            anything else; None or 0 for none.
         resample: Spacing of :func:`gendiff.modalities.sketches.geometry.resample`, likewise.
         boxed: Whether every sketch is scaled to a box of 255.
         max_points: The most points of a sketch after all this; longer ones are none of its data. None for any number.
@@ -71,6 +72,7 @@ class Sketches(Modality):
 
     name = "sketches"
     extensions = EXTENSIONS
+    networks = NETWORKS
     limits = (
         "What it draws resembles its training data, biases included; of few examples it may draw copies.",
         "It knows only the classes and lengths of its training data.",
@@ -179,7 +181,9 @@ class Sketches(Modality):
         """
         if unknown := sorted({*conditions} - {"points", "class"}):
             raise UserError(f"--condition knows points here (classes are taken from the files), not {unknown[0]!r}")
-        _check(simplify, resample, max_points)
+        _check(simplify, resample, max_points, augment)
+        if augment and "points" in conditions:
+            raise UserError("--augment scales strokes, and the points they are drawn from stay; leave one of them out")
         side = geometry.boxes(records)[1]
         low, high = np.quantile(side[side > 0], (0.05, 0.95)) if (side > 0).any() else (0.0, 0.0)
         if not high > 0:
@@ -201,8 +205,7 @@ class Sketches(Modality):
             for word in classes or [""]
         }
         scale, position = (
-            round(max(float(np.sqrt((x**2).mean())), 1e-6), 6)
-            for x in (geometry.offsets(ready), geometry.centred(ready))
+            _rounded(float(np.sqrt((x**2).mean()))) for x in (geometry.offsets(ready), geometry.centred(ready))
         )
         return cls(
             lengths,
@@ -226,6 +229,23 @@ class Sketches(Modality):
         """Return sketches as the model knows them: boxed, resampled, simplified, whichever it was fitted to."""
         ready = geometry.boxed(records) if self.boxed else records
         return geometry.prepared(ready, self.resample, self.simplify)
+
+    def kept(self) -> dict[str, Any]:  # noqa: D102
+        return {name: getattr(self, name) for name in ("representation", "pen", "simplify", "resample")}
+
+    def refit(self, records: SketchArrays, conditions: Sequence[str] = (), **options: Any) -> Sketches:
+        """Return the adapter of other sketches, at the scale of these unless they come in another unit.
+
+        Sketches of more than four times the size, or less than a quarter of it, do: their own scale makes states alike.
+
+        Raises:
+            UserError: as :meth:`fit`.
+        """
+        fitted = self.fit(records, conditions=sorted({*conditions, *["points"] * self.points}), **options)
+        if self.boxed or 1 / SPREAD < fitted.position_scale / self.position_scale < SPREAD:
+            fitted.scale, fitted.position_scale, fitted.boxed = self.scale, self.position_scale, self.boxed
+        fitted.pen_share = self.pen_share
+        return fitted
 
     def encode(self, records: SketchArrays) -> Ragged:  # noqa: D102
         for place, reason in enumerate(self.unknown(records), 1):
@@ -287,7 +307,7 @@ class Sketches(Modality):
         return edit.read_parts(paths, task)
 
     def parts(  # noqa: D102
-        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None
+        self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None, **_: Any
     ) -> list[Part]:
         return edit.parts(self, records, task, keep, side)
 
@@ -379,10 +399,15 @@ class Sketches(Modality):
         """Return the metrics; the reference and the training data are prepared by the protocol of the model first.
 
         Raises:
-            UserError: for a number out of range, or if no real sketch is as short as the protocol has it.
+            UserError: for a number out of range, sets of unlike kinds, or if no real sketch is as short as the protocol
+                has it.
         """
         from gendiff.modalities.sketches import metrics
 
+        sets = [one for one in (generated, reference, options.get("training")) if one is not None and len(one)]
+        kinds = {f"{one.dimensions} coordinates with{'out' * (not one.has_pen)} a pen" for one in sets}
+        if len(kinds) > 1:
+            raise UserError(f"sketches can be compared with their own kind only, not {' and '.join(sorted(kinds))}")
         draft = cls({"": {1: 1}}, **{name: options.pop(name) for name in PROTOCOL if name in options})
         _check(draft.simplify, draft.resample, draft.max_points)
         training = options.pop("training", None)
@@ -420,16 +445,23 @@ class Sketches(Modality):
 
     def picture(self, record: Sketch) -> tuple[str, str, str]:  # noqa: D102
         from gendiff.modalities.sketches.draw import svg
+        from gendiff.modalities.sketches.read.report import many
 
-        strokes = int(record.pen.sum())
-        caption = f"{record.word} · " * bool(record.word) + f"{len(record)} points"
-        return svg(record), caption + f", {strokes} strokes" * record.has_pen, ""
+        caption = f"{record.word} · " * bool(record.word) + many(len(record), "point")
+        return svg(record), caption + f", {many(int(record.pen.sum()), 'stroke')}" * record.has_pen, ""
 
 
-def _check(simplify: float | None, resample: float | None, max_points: int | None) -> None:
+def _rounded(scale: float) -> float:
+    """Six decimals of a scale, or six digits if it is small; 1 in place of 0."""
+    return round(scale, max(6, 5 - math.floor(math.log10(scale)))) if scale > 0 else 1.0
+
+
+def _check(simplify: float | None, resample: float | None, max_points: int | None, augment: float = 0.0) -> None:
     for option, value, least in (("simplify", simplify, 0), ("resample", resample, 0), ("max-points", max_points, 1)):
         if value is not None and not value >= least:
             raise UserError(f"--{option} must be at least {least}, got {value:g}")
+    if not 0 <= augment < 1:
+        raise UserError(f"--augment must be from 0 to below 1, got {augment:g}")
 
 
 def identity(sketch: Sketch) -> str:

@@ -48,7 +48,24 @@ def cloud(arrays: SketchArrays, count: int = POINTS, seed: int = 0) -> NDArray[n
         raise ValueError(f"count must be at least 1, got {count}")
     if not len(arrays):
         return np.zeros((0, count, arrays.dimensions))
-    random, x = np.random.default_rng(seed), centred(arrays)
+    random = np.random.default_rng(seed)
+    at = (np.arange(count) + random.uniform(size=(len(arrays), count))) / count
+    points = along(arrays, centred(arrays), at)
+    order = random.uniform(size=(len(arrays), count)).argsort(1)
+    return np.take_along_axis(points, order[..., None], 1)
+
+
+def along(arrays: SketchArrays, x: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the points at some shares of the length of all strokes of each sketch, (M, K, D); jumps have none.
+
+    A stroke that is a single dot counts as long as a K-th of the others, or alike where there are only dots.
+
+    Arguments:
+        arrays: The sketches, at least one.
+        x: Their points where they stand, (P, D).
+        at: The shares, 0 to 1, (M, K).
+    """
+    count = at.shape[1]
     first = np.concatenate([[True], arrays.ends[:-1]])
     before = np.where(first, np.arange(len(x)), np.arange(len(x)) - 1)  # where the segment that ends here begins
     lengths = np.linalg.norm(x - x[before], axis=1)
@@ -60,13 +77,10 @@ def cloud(arrays: SketchArrays, count: int = POINTS, seed: int = 0) -> NDArray[n
     # one line of all sketches, each of length 1
     share = lengths / total[owner]
     line = np.cumsum(share) - np.repeat(np.cumsum(share)[arrays.last] - 1, arrays.num_points) + owner
-    at = (np.arange(count) + random.uniform(size=(len(arrays), count))) / count
     wanted = (np.clip(at, 0, 1 - 1e-9) + np.arange(len(arrays))[:, None]).ravel()
     end = np.clip(np.searchsorted(line, wanted), *(np.repeat(rows, count) for rows in (arrays.first, arrays.last)))
     back = np.clip((line[end] - wanted) / np.maximum(share[end], 1e-300), 0, 1)[:, None]
-    points = (x[end] + back * (x[before[end]] - x[end])).reshape(len(arrays), count, -1)
-    order = random.uniform(size=(len(arrays), count)).argsort(1)
-    return np.take_along_axis(points, order[..., None], 1)
+    return (x[end] + back * (x[before[end]] - x[end])).reshape(len(arrays), count, -1)
 
 
 def thin(points: NDArray[np.float64], count: int = 64, seed: int = 0) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gendiff.modalities.sketches.geometry import normalised
 from gendiff.modalities.sketches.records import SketchArrays
 
 SIZE = 32
@@ -22,21 +23,6 @@ FINE = 4
 
 CHUNK = 1 << 24
 """Cells of the fine grid drawn at once: 16 MiB."""
-
-
-def normalise(arrays: SketchArrays) -> NDArray[np.float64]:
-    """Return all points with every sketch moved and scaled: its bounding box centred at 0, the longer side 1, (P, D).
-
-    A sketch whose points all coincide is at 0.
-    """
-    if not len(arrays):
-        return arrays.points.copy()
-    low, high = (extreme.reduceat(arrays.points, arrays.first, 0) for extreme in (np.minimum, np.maximum))
-    side = (high - low).max(1, keepdims=True)
-    side[side == 0] = 1
-    # From the corner, not from the middle, which is rounded: so no point can leave the box.
-    which = arrays.sketch_of_point
-    return (arrays.points - low[which]) / side[which] - ((high - low) / side / 2)[which]
 
 
 def rasterise(arrays: SketchArrays, size: int = SIZE, width: float = 0.05, margin: float = 0.03) -> NDArray[np.uint8]:
@@ -71,17 +57,18 @@ def rasterise(arrays: SketchArrays, size: int = SIZE, width: float = 0.05, margi
 
 def _stamp(arrays: SketchArrays, side: int, room: float, width: float) -> NDArray[np.uint8]:
     """Ones under the strokes, zeros elsewhere, (M, side, side)."""
-    points = normalise(arrays) * room * side + side / 2
+    points = normalised(arrays) * room * side + side / 2
     offset = np.where(arrays.ends[:, None], 0, np.diff(points, axis=0, append=points[-1:]))
     pieces = np.ceil(np.abs(offset).max(1)).astype(np.int64) + 1  # points at most a cell apart, and the last one
     fraction = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     x, y = (
         np.repeat(points, pieces, 0) + (fraction / np.repeat(pieces, pieces))[:, None] * np.repeat(offset, pieces, 0)
     ).T
-    row = np.repeat(arrays.sketch_of_point, pieces) * side + y.astype(np.int64)
-    cell = row * side + x.astype(np.int64)
-    canvas = np.zeros(len(arrays) * side**2, np.uint8)
     radius = width * side / 2
+    most = side - 1 - int(radius)  # without a margin the far edge of a disc lies on that of the picture
+    x, y = (np.minimum(axis.astype(np.int64), most) for axis in (x, y))
+    cell = (np.repeat(arrays.sketch_of_point, pieces) * side + y) * side + x
+    canvas = np.zeros(len(arrays) * side**2, np.uint8)
     reach = np.arange(-int(radius), int(radius) + 1)
     for dy in reach:
         for dx in reach:

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAX_NUMBERS = 1 << 27
+"""Most coordinates of all sketches of a set that is read or resampled: 1 GiB of them."""
+
 
 @dataclass(eq=False)
 class Sketch:

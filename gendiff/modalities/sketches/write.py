@@ -74,8 +74,9 @@ def write_sketches(sketches: Sequence[Sketch], path: str | Path) -> int:
         )
     if len({sketch.has_pen for sketch in sketches}) > 1:
         raise UserError(f"{path}: some are drawings and some are sequences without a pen, write them apart")
-    if dimensions != {2} and kind == ".ndjson":
-        raise NothingFits(f"{path}: sequences of {dimensions.pop()} coordinates are no drawings; write .npz or .csv")
+    if kind == ".ndjson" and (dimensions != {2} or not sketches[0].has_pen):
+        what = "without a pen" if dimensions == {2} else f"of {dimensions.pop()} coordinates"
+        raise NothingFits(f"{path}: sequences {what} are no drawings; write .npz or .csv")
     if kind in _DRAWN:
         from gendiff.modalities.sketches import draw
 

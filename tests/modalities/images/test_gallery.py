@@ -86,8 +86,11 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
     assert len(names["cats"]) == 16
     assert (tmp_path / "cats.npz").is_file()
     x, free = names["x"], names["free"].expand(8, 3, 32, 32)
-    assert torch.equal(names["result"]["pixel"][~free], x[~free])
-    assert torch.equal(names["filled"]["pixel"][~free], x[~free])
+    for name in ("told", "painted"):
+        assert torch.equal(names[name]["pixel"][~free], x[~free])
+    for record, given in zip(names["filled"], names["records"].pixels, strict=False):
+        assert np.array_equal(record.pixels[~names["mask"]], given[~names["mask"]])
     coarse = [value.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5)) for value in (names["alike"]["pixel"], x)]
     torch.testing.assert_close(*coarse, rtol=0, atol=1e-5)
-    assert names["varied"]["pixel"].shape == x.shape
+    assert (len(names["filled"]), len(names["varied"])) == (8, 16)
+    assert names["rough"]["pixel"].shape == x.shape

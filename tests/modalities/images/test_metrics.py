@@ -18,7 +18,7 @@ from gendiff.modalities.images import metrics
 from gendiff.modalities.images.metrics import inception as inception_room
 from gendiff.modalities.images.metrics.features import turned
 from gendiff.modalities.images.metrics.fit import seen, shifted, visible
-from gendiff.modalities.images.metrics.scores import distances, matched
+from gendiff.modalities.images.metrics.scores import distances
 from gendiff.modalities.images.records import ImageArrays
 
 OPTIONS = {"n_resamples": 20, "seed": 0}
@@ -328,21 +328,25 @@ def test_small_references_have_a_table_too(digits, count):
     assert all(metric.generated is None for metric in table.metrics)
 
 
+def test_a_handful_of_images_has_no_distances_and_says_so(digits):
+    real = digits.select(np.arange(100, 700))
+    shown = {"frechet", "kernel", "precision", "told_apart"}
+    for count in (49, 50):
+        table = metrics.evaluate(digits.select(np.arange(count)), real, steps=2, n_resamples=2)
+        names = {metric.name for metric in table.metrics}
+        assert {"copies", "equal", "unique", "recognised"} <= names
+        assert shown & names == (shown if count == 50 else set())
+        assert ("; too few for distances, which take 50 of each at least" in table.facts["compared"]) == (count == 49)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 17), (40, 20), (100, 30)])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_images_of_any_size_and_channels_are_measured(size, channels):
+def test_images_of_any_size_and_channels_are_measured(monkeypatch, size, channels):
+    monkeypatch.setattr("gendiff.modalities.images.metrics.suite.LEAST", 2)
     some = images(40, size, channels)
     table = metrics.evaluate(some.select(np.arange(12)), some.select(np.arange(12, 40)), steps=2, n_resamples=2)
     assert "frechet" in table
     assert "copies" in table
-
-
-def test_sets_are_matched_by_their_words():
-    words = [np.array(list(text)) for text in ("aabbbc", "bbcaaad", "abbbb")]
-    rows = matched(words, 100)
-    assert ["".join(word[row]) for word, row in zip(words, rows, strict=True)] == ["abb", "bba", "abb"]
-    assert [row.tolist() for row in rows] == [[0, 2, 3], [0, 1, 3], [0, 1, 2]]
-    assert [len(row) for row in matched(words, 2)] == [2, 2, 2]
 
 
 def test_sets_that_cannot_be_compared_are_named(digits, features):
@@ -406,6 +410,7 @@ def test_fid_is_that_of_torchmetrics(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(inception_room, "sha256", lambda path: "6726825d")
     torch.save(weights, path)
+    monkeypatch.setattr("gendiff.modalities.images.metrics.suite.LEAST", 2)
     some = images(60, (16, 16))
     table = metrics.evaluate(some.select(np.arange(20)), some.select(np.arange(20, 60)), steps=1, fid=True)
     one = metrics.Suite(some.select(np.arange(20, 60)), steps=1, fid=True)

@@ -239,7 +239,7 @@ def test_the_class_is_told(model):
     """The same noise under two classes becomes two images."""
     seven, two = (pixels(model.sample(4, condition={"class": word})) for word in ("7", "2"))
     assert not np.array_equal(seven, two)
-    with pytest.raises(UserError, match="class 'x' cannot be asked of this model; it knows 0, 1, 2"):
+    with pytest.raises(UserError, match="class 'x' cannot be asked of this model; it knows '0', '1', '2'"):
         model.sample(1, condition={"class": "x"})
 
 

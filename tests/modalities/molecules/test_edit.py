@@ -301,8 +301,13 @@ def test_a_bad_record_is_named_without_advice_that_does_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("given", "task", "keep", "message"),
     [
-        (["CO", "CN"], "grow", None, "grow takes 1 molecule, got 2; fragments of one scaffold belong in one record"),
-        (["CO", "CN"], "vary", None, "vary takes 1 molecule, got 2$"),
+        (
+            ["CO", "CN"],
+            "grow",
+            None,
+            "got 2; --which says which of them; fragments of one scaffold belong in one record",
+        ),
+        (["CO", "CN"], "vary", None, "vary takes 1 molecule, got 2; --which says which of them$"),
         (["CO"], "interpolate", None, "interpolate takes 2 molecules, got 1$"),
         (["CO"], "link", None, "link joins two or more pieces, and what is kept is one piece"),
         (["CO"], "grow", [1, 7], "--keep names atom 7, and the input has atoms 1 to 6"),

@@ -17,6 +17,7 @@ from gendiff.modalities.sketches.draw.bitmap import cell
 from gendiff.modalities.sketches.draw.motion import FILM_MARGIN, HOLD
 from gendiff.modalities.sketches.draw.scene import CAPTION, COORDINATES, GAP, INK, ORDER, STROKE, ramp, scene, sheet
 from gendiff.modalities.sketches.draw.vector import MARGIN
+from gendiff.modalities.sketches.read import read_sketches
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -162,7 +163,6 @@ def test_no_word_breaks_a_page(tmp_path):
         draw.sheet_svg(sketches, captions=[ATTACK, ATTACK]),
         draw.pen_svg(sketches, tmp_path / "b.svg"),
         draw.film_svg([sketches, sketches]),
-        draw.film_strip_svg([sketches, sketches]),
         draw.show(sketches)._repr_svg_(),
     ):
         assert "<script" not in text
@@ -302,7 +302,6 @@ def test_anything_can_be_drawn(name, tmp_path):
     draw.film_gif([[one], [SQUARE], [one]], tmp_path / "a.gif", size=32)
     draw.film_gif([[one], [SQUARE]], tmp_path / "a.gif", size=32)
     draw.film_strip_png([[one], [one]], tmp_path / "a.png", size=32)
-    draw.film_strip_svg([[one], [one]])
 
 
 # The pen
@@ -409,7 +408,7 @@ def condensing(count=3, times=5):
 
 def test_states_are_drawn_where_the_last_one_stands():
     frames = [[sketch([[20, -20], [13, 7]])], [sketch([[0, 0]], [[5, 5], [10, 0]])], [SQUARE]]
-    paths = elements(draw.film_strip_svg(frames, size=80), "path")
+    paths = elements(draw.film_svg(frames, size=80), "path")
     scale = (1 - 2 * FILM_MARGIN) * 80 / 10
     for path, (state,) in zip(paths, frames, strict=True):
         x = np.concatenate([s.repeat(2, 0) if len(s) == 1 else s for s in state.strokes])
@@ -447,11 +446,11 @@ def test_noise_stays_in_its_cell(tmp_path):
         inside = cell(scene(row[0]), 60, scene(SQUARE).box, FILM_MARGIN)
         assert np.abs(page[6:66, 6:66] - np.asarray(inside)).max() <= 255 / 8
     assert (np.abs(np.diff(np.array(pages), axis=0)).max((1, 2, 3)) > 128).all()
-    for text in (draw.film_svg(frames, size=60), draw.film_strip_svg(frames, size=60)):
-        (clip,) = elements(text, "clipPath")
-        assert [(r.get("width"), r.get("height"), r.get("x")) for r in clip] == [("60", "60", None)]
-        for path_group in [g for g in elements(text, "g") if any(child.tag == f"{SVG}path" for child in g)]:
-            assert path_group.get("clip-path") == f"url(#{clip.get('id')})"
+    text = draw.film_svg(frames, size=60)
+    (clip,) = elements(text, "clipPath")
+    assert [(r.get("width"), r.get("height"), r.get("x")) for r in clip] == [("60", "60", None)]
+    for path_group in [g for g in elements(text, "g") if any(child.tag == f"{SVG}path" for child in g)]:
+        assert path_group.get("clip-path") == f"url(#{clip.get('id')})"
 
 
 @pytest.mark.parametrize("times", [1, 2, 6])
@@ -477,6 +476,12 @@ def test_an_svg_shows_one_state_at_a_time(times):
     assert seen.count(times - 1) / 200 == pytest.approx(1 - 3 * (times - 1) / times / 4.5, abs=0.02)
 
 
+def test_a_film_is_not_read_as_a_sketch(tmp_path):
+    draw.film_svg(condensing(), tmp_path / "a.svg")
+    with pytest.raises(UserError, match=r"a\.svg, record 1: a film of how sketches come about: read the file of the"):
+        read_sketches(tmp_path / "a.svg")
+
+
 def test_a_strip_has_a_row_for_each_sample_and_a_column_for_each_time(tmp_path):
     frames = condensing(3, 4)
     draw.film_strip_png(frames, tmp_path / "a.png", size=40, scale=1)
@@ -486,15 +491,13 @@ def test_a_strip_has_a_row_for_each_sample_and_a_column_for_each_time(tmp_path):
         for k, state in enumerate(row):
             found = page[6 + 46 * k : 46 + 46 * k, 6 + 46 * column : 46 + 46 * column]
             np.testing.assert_array_equal(found, np.asarray(cell(scene(state), 40, scene(SQUARE).box, FILM_MARGIN)))
-    moves = [g.get("transform") for g in elements(draw.film_strip_svg(frames, size=40), "g") if g.get("clip-path")]
-    assert moves == [f"translate({6 + 46 * c} {6 + 46 * k})" for c in range(4) for k in range(3)]
 
 
 def test_plots_of_a_film_keep_the_scale_of_the_last():
     random = np.random.default_rng(0)
     rows = [Sketch(random.normal(size=(9, 1)) * a, np.arange(9) == 8, has_pen=False) for a in (9, 4, 1)]
     spread = np.ptp(rows[-1].points)
-    paths = elements(draw.film_strip_svg([[row] for row in rows], size=80), "path")
+    paths = elements(draw.film_svg([[row] for row in rows], size=80), "path")
     scale = (1 - 2 * FILM_MARGIN) * 80 / (4 / 3 * spread)
     lines = [points_of(p) for p in paths if p.get("stroke") == "#{:02x}{:02x}{:02x}".format(*COORDINATES[0])]
     for line, row in zip(lines, rows, strict=True):
@@ -513,7 +516,6 @@ WRITERS = {
     "b.gif": lambda path: draw.film_gif(condensing(), path),
     "c.svg": lambda path: draw.film_svg(condensing(), path),
     "c.png": lambda path: draw.film_strip_png(condensing(), path),
-    "d.svg": lambda path: draw.film_strip_svg(condensing(), path),
 }
 
 

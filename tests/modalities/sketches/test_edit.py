@@ -227,7 +227,8 @@ def test_a_drawing_of_your_own_may_have_any_size(model, half):
     for factor, unit in ((1.0, 1.0), (0.4, 1.0), (20.0, 20 * own / typical), (0.01, 0.01 * own / typical)):
         (part,) = model.modality.parts([scaled(half, factor)], "complete")
         assert part.unit == pytest.approx(unit)
-        assert ("taken as large as a whole drawing; --side" in part.remark([])) == (unit != 1)
+        assert ("the larger side of the input is " in part.note) == ("; --side N says" in part.note) == (unit != 1)
+        assert part.remark([Sketch(half.points, half.pen, "w2")]) == part.note
     (part,) = model.modality.parts([scaled(half, 20)], "complete", side=40 * own)
     assert part.unit == pytest.approx(40 * own / typical)
     assert part.remark([Sketch(half.points, half.pen, "w2")]) == ""
@@ -529,17 +530,22 @@ def test_every_task_has_a_kind_and_a_line():
     [
         ("grow", 1, {}, "--task must be one of complete, continue, heal, vary, interpolate, trace for sketches, got"),
         ("interpolate", 1, {}, "interpolate takes 2 drawings, got 1"),
-        ("complete", 2, {}, "complete takes 1 drawing, got 2"),
+        ("complete", 2, {}, "complete takes 1 drawing, got 2; --which says which of them"),
         ("trace", 2, {}, "trace takes 1 drawing, got 2"),
         ("vary", 0, {}, "vary takes 1 drawing, got 0"),
         ("complete", 1, {"keep": [3]}, "--keep names stroke 3, and the input has strokes 1 to 2"),
         ("complete", 1, {"keep": []}, "--keep names no stroke"),
-        ("complete", 1, {"side": 20.0}, "--side 20 is too small: the input itself has a side of"),
+        ("complete", 1, {"side": 20.0}, "--side 20 is too small: the larger side of the input itself is"),
         ("complete", 1, {"side": -1.0}, "--side must be a positive number, got -1"),
         ("complete", 1, {"side": float("nan")}, "--side must be a positive number, got nan"),
         ("complete", 1, {"sizes": (None, 7)}, "--size allows 7 at most, and 7 stay; allow 8 or more, or keep fewer"),
         ("complete", 1, {"sizes": (90, 99)}, "no size between 90 and 99"),
-        ("complete", 1, {"condition": {"class": "cat"}}, "class 'cat' cannot be asked of this model; it knows w0, w1"),
+        (
+            "complete",
+            1,
+            {"condition": {"class": "cat"}},
+            "class 'cat' cannot be asked of this model; it knows 'w0', 'w1'",
+        ),
         ("continue", 1, {"keep": [3]}, "--keep names stroke 3, and the input has strokes 1 to 2"),
         ("vary", 1, {"keep": [1]}, "--keep belongs to complete and continue; vary may change every element"),
         ("heal", 1, {"sizes": (3, 9)}, "--size belongs to complete and continue and trace; heal takes its sizes from"),

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scribbles import scribbles
 
 from gendiff.modalities.sketches import geometry
-from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, from_state, to_ragged
+from gendiff.modalities.sketches.encode import PENS, REPRESENTATIONS, agree, from_state, to_ragged
 from gendiff.modalities.sketches.records import SketchArrays
 from gendiff.ops import size_mask
 
@@ -37,6 +37,11 @@ def test_sequences_without_a_pen(dimensions):
 def test_a_sketch_always_ends():
     state = {"stroke": torch.ones(1, 3, 2), "pen": torch.tensor([[[1.0, 0], [1, 0], [1, 0]]])}
     assert from_state(state, size_mask(torch.tensor([3])), 1.0, 1.0, "offset")[1][0].tolist() == [False, False, True]
+
+
+def test_one_point_lies_between_its_offset_and_its_position():
+    """The minimum of (x - 1)^2 + 3 (x - 5)^2 is 4."""
+    assert agree(np.array([[5.0]]), np.array([[1.0]]), 3.0).tolist() == [[4.0]]
 
 
 def test_offsets_and_positions_agree_by_least_squares():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scribbles import scribbles
 
+from gendiff.files import UserError
 from gendiff.modalities.sketches import geometry
 from gendiff.modalities.sketches.records import SketchArrays
 
@@ -61,6 +62,20 @@ def test_resampling_puts_points_at_equal_lengths(dimensions):
             np.testing.assert_allclose(other, wanted, atol=1e-8)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e15])
+def test_resampling_a_sketch_depends_on_no_neighbour(size):
+    alone = scribbles(30)
+    far = SketchArrays([3], [[0, 0], [size, size], [0, 0]], [0, 0, 1], times=[0, 1, 2])
+    beside = geometry.resample(SketchArrays.concatenate([far, alone, far]), 10.0).select(np.arange(1, 31))
+    np.testing.assert_allclose(beside.points, geometry.resample(alone, 10.0).points, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("spacing", [1e-9, 1e-320])
+def test_more_points_than_can_be_held_are_refused(spacing):
+    with pytest.raises(UserError, match="would be over 134,217,728 numbers; take a larger one"):
+        geometry.resample(scribbles(3), spacing)
+
+
 def test_a_dot_stays_a_dot():
     dots = SketchArrays([2, 1], [[0, 0], [5, 5], [3, 3]], [1, 1, 1])
     assert geometry.resample(dots, 10.0).num_points.tolist() == [2, 1]
@@ -83,6 +98,13 @@ def test_boxes_of_boxed_sketches_are_255():
     side = geometry.boxes(geometry.boxed(SketchArrays.concatenate([scribbles(8), *[dot_with_time(dot)]])))[1]
     np.testing.assert_allclose(side[:-1], 255)
     assert side[-1] == 0
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-3, 1.0, 1e15])
+def test_boxing_a_sketch_of_any_size_gives_the_same(size):
+    shape = np.array([[0, 0], [1, 0.5], [0.25, 0.5]])
+    boxed = geometry.boxed(SketchArrays([3], size * shape, [0, 0, 1]))
+    np.testing.assert_allclose(boxed.points, 255 * (shape - [0.5, 0.25]), rtol=0, atol=1e-9)
 
 
 def dot_with_time(dot):

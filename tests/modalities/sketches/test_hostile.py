@@ -414,6 +414,15 @@ def test_tables_that_cannot_be_read(tmp_path, text, reason):
     assert reason in refusal(write(tmp_path / "x.csv", text))
 
 
+def test_a_table_in_another_encoding_is_refused_by_its_line(tmp_path):
+    """Else the classes café and cafè would be one."""
+    text = "x,y,word\n1,2,caf\u00e9\n3,4,caf\u00e8\n"
+    assert len(read_sketches(write(tmp_path / "x.csv", text.encode()))[0]) == 1
+    path = write(tmp_path / "x.csv", text.encode("latin-1"))
+    for on_error in ("stop", "skip"):
+        assert "x.csv: line 2 is not UTF-8 text; save the table as UTF-8" in refusal(path, on_error)
+
+
 def test_bad_records_of_a_table_are_left_out(tmp_path):
     rows = ["id,x,y", "a,1,2", "b,1,z", "b,2,2", "a,3,4", "c,1", "d,5,6", "e,nan,0"]
     path = write(tmp_path / "x.csv", "\n".join(rows))
@@ -457,6 +466,11 @@ DOCUMENTS = {
     ),
     "an absurd curve": ('<svg><path d="M0 0C1e308 0 -1e308 1e308 9 9"/></svg>', "a coordinate is beyond 1e+15"),
     "an absurd arc": ('<svg><path d="M0 0A1e308 1e-308 1e99 0 1 1e200 3"/></svg>', "a coordinate is beyond 1e+15"),
+    "an arc of numbers beyond all": (
+        '<svg><path d="M1.5e308 1.5e308A1 1 0 0 0 1 1"/></svg>',
+        "a coordinate is beyond 1e+15",
+    ),
+    "a length of digits": ('<svg><line x1="' + "1" * 100_000 + 'x"/></svg>', "a length is no number: x1='111"),
     "words in a path": ('<svg><path d="M0 0L1 one"/></svg>', "bad path data: at character 7, 'one'"),
     "a path cut short": ('<svg><path d="M0 0L1"/></svg>', "bad path data: cut short"),
     "a path without M": ('<svg><path d="L1 1"/></svg>', "bad path data: a path begins with M"),

@@ -13,6 +13,7 @@ from scribbles import scribbles
 from gendiff.data import builtin
 from gendiff.metrics import cubic_kernel, gauss_kernel, kernel_distance, median_distance
 from gendiff.modalities.sketches import geometry, metrics
+from gendiff.modalities.sketches.metrics.copies import ink
 from gendiff.modalities.sketches.metrics.scores import View, copies, distances
 from gendiff.modalities.sketches.modality import Sketches
 from gendiff.modalities.sketches.records import SketchArrays
@@ -166,6 +167,20 @@ def test_what_is_drawn_twice_is_not_unique(held, doodles):
         assert found["unique"].value == unique
 
 
+def test_ink_is_even_along_strokes_and_dots_are_ink():
+    """Two lines of 3 and 1 with a jump between them, and the same with a dot, which counts as a piece of them."""
+    lines = [[0, 0], [3, 0], [3, 3], [3, 2]]
+    points = ink(SketchArrays([4], lines, [0, 1, 0, 1]), 8)[0] * 3 + 1.5
+    expected = [[(k + 0.5) / 2, 0] for k in range(6)] + [[3, 3 - (k + 0.5) / 2] for k in range(2)]
+    np.testing.assert_allclose(points, expected, rtol=0, atol=1e-9)
+    dotted = ink(SketchArrays([5], [*lines, [0, 3]], [0, 1, 0, 1, 1]), 8)[0] * 3 + 1.5
+    at = (np.arange(8) + 0.5) / 8 * 4.5  # of 3 and 1 and 4 / 8
+    expected = [[s, 0] if s < 3 else [3, 6 - s] if s < 4 else [0, 3] for s in at]
+    np.testing.assert_allclose(dotted, expected, rtol=0, atol=1e-9)
+    dots = ink(SketchArrays([3], [[0, 0], [3, 0], [0, 3]], [1, 1, 1]), 6)[0] * 3 + 1.5
+    np.testing.assert_allclose(dots, [[0, 0]] * 2 + [[3, 0]] * 2 + [[0, 3]] * 2, rtol=0, atol=1e-9)
+
+
 # Strokes
 
 
@@ -291,6 +306,16 @@ def test_points_along_lines_are_seen_by_the_sequences_alone(features, held):
     assert more.num_points.sum() > 1.7 * one.num_points.sum()
     assert features.raster_frechet(more, other) == pytest.approx(features.raster_frechet(one, other), rel=0.01)
     assert features.sequence_frechet(more, other) > 3 * features.sequence_frechet(one, other)
+
+
+@pytest.mark.parametrize("count", [49, 50])
+def test_a_handful_of_sketches_has_no_distances_and_says_so(suite, held, count):
+    few = replace(held.select(np.arange(count)), words=np.full(count, ""))
+    table = suite.evaluate(few, n_resamples=2)
+    shown, names = {"raster_kernel", "sequence_frechet", "points", "told_apart"}, {row.name for row in table.metrics}
+    assert {"copies", "nearest", "unique", "entropy"} <= names
+    assert shown & names == (shown if count == 50 else set())
+    assert ("; too few for distances, which take 50 of each at least" in table.facts["compared"]) == (count == 49)
 
 
 def test_the_table_has_every_row_and_says_what_it_rests_on(clean, suite):

@@ -36,6 +36,13 @@ def test_fit_measures_the_examples(sketches, adapter):
     assert adapter.pen_share == pytest.approx(sketches.ends.mean(), abs=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-7, 1e-4, 1.0])
+def test_states_have_unit_scale_in_any_unit(sketches, unit):
+    adapter = Sketches.fit(geometry.moved(sketches, sketches.points * unit))
+    state = adapter.encode(geometry.moved(sketches, sketches.points * unit)).fields["stroke"]
+    assert state.square().mean() == pytest.approx(1, abs=1e-4)
+
+
 def test_states_have_unit_scale_and_classes(sketches, adapter):
     data = adapter.encode(sketches)
     assert data.fields["stroke"].square().mean() == pytest.approx(1, abs=1e-5)
@@ -96,7 +103,7 @@ def test_classes_that_are_not_asked_for_come_as_often_as_in_the_data(adapter):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"class": "dog"}, "class 'dog' cannot be asked of this model; it knows w0, w1, w2"),
+        ({"class": "dog"}, "class 'dog' cannot be asked of this model; it knows 'w0', 'w1', 'w2'"),
         ({"class": ["w0", "dog"]}, "'dog'"),
         ({"logP": 1.0}, "'logP' cannot be asked of this model, which was trained with class"),
         ({"points": np.zeros((3, 2))}, "'points' cannot be asked"),
@@ -190,6 +197,31 @@ def test_fit_refuses_what_it_cannot_use(sketches):
         Sketches.fit(SketchArrays([1], [[0, 0]], [True]))
     with pytest.raises(UserError, match="at least two classes"):
         Sketches.fit(SketchArrays([2], [[0, 0], [1, 1]], [0, 1]), conditions=["class"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": 2}, "--augment must be from 0 to below 1, got 2"),
+        ({"augment": float("nan")}, "--augment must be from 0 to below 1, got nan"),
+        ({"augment": 0.1, "conditions": ["points"]}, "--augment scales strokes, and the points"),
+    ],
+)
+def test_a_range_of_scales_that_cannot_be_is_one_line(sketches, options, message):
+    with pytest.raises(UserError, match=message):
+        Sketches.fit(sketches, **options)
+
+
+def test_sets_of_unlike_kinds_are_not_compared(sketches):
+    bare = SketchArrays(sketches.num_points, sketches.points)
+    for sets in ({"reference": bare}, {"reference": sketches, "training": bare}):
+        with pytest.raises(UserError, match="not 2 coordinates with a pen and 2 coordinates without a pen"):
+            Sketches.evaluate(sketches, **sets)
+
+
+def test_captions_count_in_words():
+    caption = Sketches.picture(Sketches.fit(scribbles(2)), Sketch(np.zeros((1, 2)), np.array([True]), "cat"))[1]
+    assert caption == "cat · 1 point, 1 stroke"
 
 
 def test_the_card_speaks_of_sketches(adapter):

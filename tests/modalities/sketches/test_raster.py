@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gendiff.modalities.sketches.raster import normalise, rasterise
+from gendiff.modalities.sketches.geometry import normalised
+from gendiff.modalities.sketches.raster import rasterise
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 
 
@@ -30,6 +31,16 @@ def test_a_square_is_drawn_where_it_should_be():
     assert row.sum() / 255 == pytest.approx(8, abs=0.6)
     assert row[7:33].sum() == 0
     assert picture[:2].sum() == picture[-1:].sum() == picture[:, :1].sum() == 0
+
+
+def test_without_a_margin_strokes_reach_the_edges():
+    """Of 2 pixels of width, 8 cells, those in the middle of a side are all ink."""
+    (picture,) = raster(SQUARE, size=40, width=0.05, margin=0)
+    assert [picture[20, column] for column in (0, 1, 38)] == [255, 255, 255]
+    assert picture[20, 39] >= 127
+    assert picture[20, 3:37].sum() == 0
+    ordinary = raster(SQUARE, size=40, width=0.05, margin=0.03)
+    assert ordinary[0, :1].sum() == 0
 
 
 def test_equal_aspect_and_the_middle_of_the_box():
@@ -92,7 +103,7 @@ def test_pieces_are_drawn_alike(monkeypatch):
 
 def test_coordinates_at_the_edge_of_precision_stay_in_the_picture():
     near = Sketch(np.array([[1.0, 1.0], [1.0 + 2**-52, 1.0], [1.0, 1.0 + 2**-52]]), np.array([False, False, True]))
-    assert np.abs(normalise(SketchArrays.from_sketches([near]))).max() <= 0.5
+    assert np.abs(normalised(SketchArrays.from_sketches([near]))).max() <= 0.5
     ink = raster(near, SQUARE)
     assert ink[0].sum() > 0
     assert np.array_equal(ink[1], raster(SQUARE)[0])

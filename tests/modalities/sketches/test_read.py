@@ -449,6 +449,30 @@ def test_what_is_no_drawing_is_left_aside(tmp_path):
     assert strokes(read_svg(tmp_path, aside + kept + aside)) == [[[0, 0], [1, 1]]]
 
 
+def test_what_is_hidden_is_left_aside_and_what_is_shown_inside_is_not(tmp_path):
+    lines = [f'd="M{k} 0L{k} 1"/>' for k in range(6)]
+    body = (
+        f'<path visibility="hidden" {lines[0]}<path style="visibility : collapse" {lines[1]}'
+        f'<g visibility="hidden"><g><path visibility="inherit" {lines[2]}<path visibility="visible" {lines[3]}</g></g>'
+        f'<g visibility="visible"><path {lines[4]}</g><path opacity="0.5" {lines[5]}'
+    )
+    assert strokes(read_svg(tmp_path, body)) == [[[k, 0], [k, 1]] for k in (3, 4, 5)]
+    sketches = "".join(f'<g class="sketch" visibility="{v}"><path {lines[0]}</g>' for v in ("hidden", "visible"))
+    assert len(read_svg(tmp_path, sketches)) == 1
+
+
+def test_outer_spaces_are_no_part_of_a_class_and_no_class_is_empty(tmp_path):
+    lines = [json.dumps({**RAW, "word": word}) for word in ("cat", "cat ", " cat", "\u00a0cat\t", " ", "")]
+    arrays, report = read_sketches(write(tmp_path / "x.ndjson", "\n".join(lines)))
+    assert arrays.words.tolist() == ["cat"] * 4 + [""] * 2
+    assert report.classes == {"cat": 4}
+
+
+def test_one_of_a_kind_is_counted_in_the_singular(tmp_path):
+    _, report = read_sketches(write(tmp_path / "x.csv", "x,y,pen\n1,2,1\n"))
+    assert report.lines() == ["read 1 sketch from x.csv; 1 point; 1 stroke; 1 class: x 1"]
+
+
 # options -------------------------------------------------------------------------------------------------------------
 
 

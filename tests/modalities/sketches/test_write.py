@@ -263,6 +263,8 @@ def test_nothing_to_write_and_no_drawings_are_told_apart(tmp_path):
         write_sketches([], tmp_path / "x.svg")
     with pytest.raises(NothingFits, match=r"sequences of 3 coordinates are no drawings; write .npz or .csv"):
         write_sketches([sketch([[0, 0, 0]], has_pen=False)], tmp_path / "x.ndjson")
+    with pytest.raises(NothingFits, match=r"sequences without a pen are no drawings; write .npz or .csv"):
+        write_sketches([sketch([[0, 0]], has_pen=False)], tmp_path / "x.ndjson.gz")
     assert not list(tmp_path.iterdir())
 
 

@@ -58,8 +58,8 @@ def evaluate(
         fid: Also measure FID; see :class:`Suite`.
 
     Returns:
-        The table. What does not apply is left out: words if there are fewer than two. A reference that is too small is
-        said to be so in the facts.
+        The table. What does not apply is left out: words if there are fewer than two, distances if fewer than 50 of
+        each are compared. A reference that is too small is said to be so in the facts.
 
     Raises:
         UserError: if the sets have unlike sizes or numbers of channels, or if FID cannot be had.

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from gendiff.metrics import Floats
+from gendiff.metrics.sets import search
 from gendiff.modalities.images.metrics.fit import visible
 from gendiff.modalities.images.records import ImageArrays
 
 SIDE = 32
-CANDIDATES = 24
-CHUNK = 1000  # images
 FEW = 1 << 24  # bytes of pixels
 
 
@@ -39,25 +38,15 @@ def nearest(arrays: ImageArrays, others: ImageArrays, itself: NDArray[np.int64] 
     middle = small.mean(0)  # far from 0, squares of differences would lose digits
     small -= middle
     norms = (small**2).sum(1)
-    best = np.full((len(arrays), 1), np.inf, np.float32)
-    which = np.zeros(best.shape, np.int64)
-    for start in range(0, len(others), CHUNK):
-        rows = np.arange(start, min(len(others), start + CHUNK))
+
+    def rough(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         theirs = _small(others.pixels[rows]) - middle
-        near = norms[:, None] + (theirs**2).sum(1) - 2 * small @ theirs.T
-        if itself is not None:
-            mine = np.flatnonzero((itself >= start) & (itself <= rows[-1]))
-            near[mine, itself[mine] - start] = np.inf
-        best = np.concatenate([best, near], 1)
-        which = np.concatenate([which, np.broadcast_to(rows, near.shape)], 1)
-        if best.shape[1] > CANDIDATES:
-            pick = np.argpartition(best, CANDIDATES, 1)[:, :CANDIDATES]
-            best, which = np.take_along_axis(best, pick, 1), np.take_along_axis(which, pick, 1)
-    exact = np.full(best.shape, np.inf)
-    for candidate in range(best.shape[1]):
-        some = np.flatnonzero(np.isfinite(best[:, candidate]))
-        exact[some, candidate] = distance(arrays.pixels[some], others.pixels[which[some, candidate]])
-    return exact.min(1)
+        return norms[:, None] + (theirs**2).sum(1) - 2 * small @ theirs.T
+
+    def exact(some: NDArray[np.int64], which: NDArray[np.int64]) -> Floats:
+        return distance(arrays.pixels[some], others.pixels[which])
+
+    return search(rough, exact, len(arrays), len(others), itself)
 
 
 def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from gendiff.metrics.fit import descend
 from gendiff.nn.features import RasterNetwork
 
 SMALL, LARGE = 16, 64
@@ -66,9 +67,9 @@ def fit(
     steps: int,
     rng: np.random.Generator,
 ) -> None:
-    """Train a network on pictures that are moved a little at random; it is left to be used, frozen.
+    """Train a network on pictures that are moved a little at random, by :func:`gendiff.metrics.fit.descend`.
 
-    AdamW, the rate rising and falling once, under a cross-entropy with smoothed labels.
+    The loss is the cross-entropy with smoothed labels.
 
     Arguments:
         network: What is trained.
@@ -78,18 +79,14 @@ def fit(
         rng: Of the order, and of how far pictures move: at most a sixteenth of their side.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
     numbers = _batches(count, rng)
-    for step in range(steps):
-        done = (step + 0.5) / steps
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, done / 0.1) * (1 + np.cos(np.pi * done)) / 2
+
+    def loss() -> Tensor:
         pictures, labels = examples(next(numbers))
         pictures = shifted(pictures, network.size // 16, rng).contiguous(memory_format=torch.channels_last)
-        optimizer.zero_grad()
-        F.cross_entropy(network(pictures), labels, label_smoothing=SMOOTHING).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    network.eval().requires_grad_(False)
+        return F.cross_entropy(network(pictures), labels, label_smoothing=SMOOTHING)
+
+    descend(network, loss, steps, RATE)
 
 
 def _batches(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -9,10 +9,11 @@ import numpy as np
 from gendiff import __version__
 from gendiff.files import UserError
 from gendiff.metrics import Metric, Table, compare, frechet_distance
+from gendiff.metrics.sets import Scores, matched
 from gendiff.modalities.images.metrics.features import MAX_TRAINING, STEPS, Features
 from gendiff.modalities.images.metrics.inception import inception
 from gendiff.modalities.images.metrics.rows import METRICS
-from gendiff.modalities.images.metrics.scores import MOST_PAIRS, Scores, classes, copies, distances, matched
+from gendiff.modalities.images.metrics.scores import MOST_PAIRS, classes, copies, distances
 from gendiff.modalities.images.records import ImageArrays, kind
 
 MOST = 5000
@@ -21,8 +22,8 @@ MOST = 5000
 MOST_COPIES = 1000
 """Images that are looked up among the training images."""
 
-ENOUGH = 500
-"""Fewer compared images than this are said to be few."""
+LEAST, ENOUGH = 50, 500
+"""Fewer compared images than the first have no distances; fewer than the second are said to be few."""
 
 
 class Suite:
@@ -87,11 +88,11 @@ class Suite:
         *new, real, other = (one.select(row) for one, row in zip(sets, rows, strict=True))
         left: Scores = {}
         right: Scores = {}
-        if len(real) > 1 and self.features is not None:
+        if len(real) >= LEAST and self.features is not None:
             seen = [self.features.describe(one) for one in (*new, other, real)]
             left |= distances(seen[0], seen[-1], options) if new else {}
             right |= distances(seen[-2], seen[-1], options)
-        if len(real) > 1 and self.inception is not None:
+        if len(real) >= LEAST and self.inception is not None:
             few = options | {"n_resamples": max(2, n_resamples // 20)}
             *ours, floor, truth = (self.inception(one.pixels) for one in (*new, other, real))
             left["fid"] = compare(frechet_distance, ours[0], truth, **few) if new else None
@@ -123,7 +124,9 @@ class Suite:
             "compared": f"{len(real):,} images of each, of the same words; {MOST_PAIRS:,} at most in pairs, "
             f"{MOST_COPIES:,} against training",
         }
-        if len(real) < ENOUGH:
+        if len(real) < LEAST:
+            facts["compared"] += f"; too few for distances, which take {LEAST} of each at least"
+        elif len(real) < ENOUGH:
             facts["compared"] += "; these are few: distances are biased upwards and intervals wide"
         missing = sorted({*drawn.words.tolist()} - {*real.words.tolist()} - {""}) if (real.words != "").any() else []
         if missing:

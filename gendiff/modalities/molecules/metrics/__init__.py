@@ -1,9 +1,10 @@
 r"""How good are generated molecules? One protocol for what was generated and for the reference it is held against.
 
 Bonds are always read off the coordinates by the rule that is named (:mod:`gendiff.modalities.molecules.bonds`), for
-generated and reference molecules alike, whatever bonds a file states. Nothing is repaired, relaxed or filtered
-first. :data:`METRICS` says what each number means. The reference's own number is what the procedure gives on real
-molecules; no model can be expected to do better.
+generated and reference molecules alike, whatever bonds a file states. Nothing is repaired, relaxed or filtered first.
+:data:`METRICS` says what each number means. The reference's own number is what the procedure gives on real molecules;
+no model can be expected to do better. Protocols of the field may be asked for besides, each number under the name of
+its own (:mod:`gendiff.modalities.molecules.metrics.protocols`).
 
 The interval of a number comes from resampling molecules. Numbers that count *different* molecules (uniqueness and
 what contains it) give each of m equal molecules the weight 1/m and resample these weights: drawing with replacement
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,15 +29,27 @@ import rdkit
 
 from gendiff import __version__
 from gendiff.metrics import Metric, Table, Value, bootstrap, share
-from gendiff.modalities.molecules.bonds import Hydrogens, Rule, stability_flat
-from gendiff.modalities.molecules.metrics import asked
+from gendiff.modalities.molecules.bonds import Hydrogens, Rule
+from gendiff.modalities.molecules.metrics import asked, protocols
 from gendiff.modalities.molecules.metrics.content import distances_between, split_content
 from gendiff.modalities.molecules.metrics.drawn import COST, Drawn, Meter, draw_bonds, modelled, same_molecules
+from gendiff.modalities.molecules.metrics.edm import copies_shared, stability
 from gendiff.modalities.molecules.metrics.judge import Verdict, judge, strain_energy
+from gendiff.modalities.molecules.metrics.protocols import PROTOCOLS
 from gendiff.modalities.molecules.metrics.rows import METRICS, RULES
 from gendiff.modalities.molecules.records import MoleculeArrays
 
-__all__ = ["METRICS", "Table", "Verdict", "evaluate", "judge", "smiles_set", "stability", "strain_energy"]
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "Table",
+    "Verdict",
+    "evaluate",
+    "judge",
+    "smiles_set",
+    "stability",
+    "strain_energy",
+]
 
 
 def smiles_set(molecules: MoleculeArrays, rule: Rule = "lookup", hydrogens: Hydrogens = "explicit") -> set[str]:
@@ -53,18 +66,6 @@ def smiles_set(molecules: MoleculeArrays, rule: Rule = "lookup", hydrogens: Hydr
     return _known(draw_bonds(modelled(molecules, hydrogens), rule, hydrogens))
 
 
-def stability(molecules: MoleculeArrays, **options: Any) -> tuple[Value | None, Value | None]:
-    """Return the shares of stable atoms and of stable molecules by EDM's rule, for molecules with all their hydrogens.
-
-    Arguments:
-        molecules: The molecules.
-        options: `n_resamples`, `seed`, `level` of :func:`gendiff.metrics.share`.
-    """
-    atoms, whole = stability_flat(molecules.num_atoms, molecules.atomic_numbers, molecules.positions)
-    stable = np.bincount(molecules.molecule_of_atom, atoms, len(molecules))
-    return share(stable, molecules.num_atoms, **options), share(whole, **options)
-
-
 def evaluate(
     generated: MoleculeArrays,
     reference: MoleculeArrays,
@@ -72,6 +73,7 @@ def evaluate(
     training: MoleculeArrays | None = None,
     rule: Rule = "lookup",
     hydrogens: Hydrogens = "explicit",
+    protocol: str | Sequence[str] = (),
     strain: bool = True,
     max_strain: int = 1000,
     seed: int = 0,
@@ -86,6 +88,11 @@ def evaluate(
         training: What the model was trained on, against which novelty is judged; the reference if None.
         rule: How bonds are read off coordinates: "lookup" or "rdkit".
         hydrogens: "explicit" (all atoms are modelled) or "implicit" (heavy atoms only; hydrogens are left out).
+        protocol: Protocols of the field whose rows to add, each under its name: words of :data:`PROTOCOLS`, also in one
+            text with commas. "edm": stability, validity of largest fragments and V×U as EDM computes them. "rdkit":
+            bonds and charges by RDKit, valences of Nikitin et al. (2025). "posebusters": its checks without energies,
+            of at most 1,000 molecules; "posebusters-energy": all of them, of at most 100. "geometry": distances of bond
+            angles and torsions.
         strain: Whether to relax molecules with MMFF94s, the slow part (milliseconds per molecule).
         max_strain: Relax at most so many molecules of each set, drawn at random.
         seed: Seed of the bootstrap and of what is drawn at random.
@@ -97,11 +104,13 @@ def evaluate(
         novelty of the training set, distances without molecules, …).
 
     Raises:
-        UserError: for the RDKit rule with implicit hydrogens.
+        UserError: for the RDKit rule with implicit hydrogens, or a protocol that there is not or that needs hydrogens.
     """
+    asked_for = protocols.chosen(protocol, hydrogens)
     sets = [modelled(one, hydrogens) for one in (generated, reference, reference if training is None else training)]
     max_strain *= strain
-    meter = Meter(progress, sum(map(len, sets)) + COST * sum(min(max_strain, len(one)) for one in sets[:2]))
+    total = sum(map(len, sets)) + COST * sum(min(max_strain, len(one)) for one in sets[:2])
+    meter = Meter(progress, total + protocols.work(asked_for, *map(len, sets[:2])))
     drawn: list[Drawn] = []
     for one in sets:
         equal = next((before for before in drawn if same_molecules(before.molecules, one)), None)
@@ -117,11 +126,12 @@ def evaluate(
         right |= {"novelty": None, "valid_unique_new": None}
     if not strain:
         left = {name: value for name, value in left.items() if not name.startswith("strain")}
+    more, notes = protocols.rows(asked_for, new, old, rule, hydrogens, options, meter.advance)
     meter.advance(meter.total)
     rows = [Metric(name, row[0], left[name], right[name], *row[1:]) for name, row in METRICS.items() if name in left]
-    rows += asked.rows(new.molecules, list(new.found), new.found, options)
+    rows += [*asked.rows(new.molecules, list(new.found), new.found, options), *more]
     facts = _facts(new, old, taught, rule, hydrogens, max_strain, options)
-    return Table(rows, facts, "Generated molecules beside the reference")
+    return Table(rows, facts | notes, "Generated molecules beside the reference")
 
 
 def _known(taught: Drawn) -> set[str]:
@@ -131,8 +141,7 @@ def _known(taught: Drawn) -> set[str]:
 def _scores(drawn: Drawn, known: set[str], hydrogens: Hydrogens, options: dict[str, Any]) -> dict[str, Value | None]:
     """The metrics that need one set of molecules."""
     valid = drawn.valid
-    copies = Counter(smiles for smiles, good in zip(drawn.smiles, valid, strict=True) if good)
-    weight = np.array([good / max(1, copies[smiles]) for smiles, good in zip(drawn.smiles, valid, strict=True)])
+    weight = copies_shared([smiles if good else "" for smiles, good in zip(drawn.smiles, valid, strict=True)])
     new = np.array([smiles not in known for smiles in drawn.smiles], bool)
     scores = {
         "validity": share(valid, **options),

@@ -69,21 +69,34 @@ def distances_between(a: Content, b: Content, options: dict[str, Any]) -> dict[s
         return dict.fromkeys(names)
     bins = np.unique(np.concatenate([a.keys, b.keys]))
     size, element, ring, bond = np.split(np.arange(len(bins)), np.searchsorted(bins, [ELEMENT, RING, BOND]))
-    kinds = np.split(bond, np.flatnonzero(np.diff(bins[bond] // LENGTHS)) + 1)
 
     def distances(x: Floats, y: Floats) -> Floats:
-        weights = np.stack([y[:, kind].sum(1) * (x[:, kind].sum(1) > 0) for kind in kinds], 1)
-        apart = np.stack([wasserstein_counts(x[:, kind], y[:, kind], bins[kind] % LENGTHS / 1000) for kind in kinds], 1)
         found = [
             total_variation(x[:, size], y[:, size]),
             wasserstein_counts(x[:, size], y[:, size], bins[size]),
             total_variation(x[:, element], y[:, element]),
             total_variation(x[:, ring], y[:, ring]),
-            np.where(weights > 0, weights * apart, 0).sum(1) / weights.sum(1),
+            by_kind(x, y, bond, bins // LENGTHS, bins % LENGTHS / 1000),
         ]
         return np.stack(found, 1)
 
     return dict(zip(names, bootstrap_totals(distances, a.matrix(bins), b.matrix(bins), **options), strict=True))
+
+
+def by_kind(x: Floats, y: Floats, columns: NDArray[np.int64], kind: NDArray[np.int64], support: NDArray[Any]) -> Floats:
+    """Return Wasserstein distances of histograms, averaged over kinds that both have by their frequency in y, (R,).
+
+    Arguments:
+        x: Counts (R, K).
+        y: Counts (R, K) of the reference.
+        columns: Which of the K bins count; the bins of a kind lie side by side.
+        kind: Kind of each of the K bins.
+        support: Where each of the K bins lies.
+    """
+    kinds = np.split(columns, np.flatnonzero(np.diff(kind[columns])) + 1)
+    weights = np.stack([y[:, one].sum(1) * (x[:, one].sum(1) > 0) for one in kinds], 1)
+    apart = np.stack([wasserstein_counts(x[:, one], y[:, one], support[one]) for one in kinds], 1)
+    return np.where(weights > 0, weights * apart, 0).sum(1) / weights.sum(1)
 
 
 def split_content(content: Content, size: int, seed: int) -> tuple[Content, Content]:

@@ -30,6 +30,7 @@ class Drawn:
 
     molecules: MoleculeArrays
     verdicts: list[Verdict]
+    bonds: NDArray[np.int64]  # (3, b) begin and end among all modelled atoms, 2 × order
     content: Content
     strains: list[tuple[float, int]]  # kcal/mol, atoms
     unstrained: Counter[str]
@@ -119,5 +120,6 @@ def draw_bonds(
         else:
             strains.append((energy, mol.GetNumAtoms()))
         meter.advance(COST)
-    content = count_content(molecules, np.concatenate(bonds, 1), np.array(rings, np.int64).reshape(-1, 2))
-    return Drawn(molecules, verdicts, content, strains, unstrained, found)
+    drawn = np.concatenate(bonds, 1)
+    content = count_content(molecules, drawn, np.array(rings, np.int64).reshape(-1, 2))
+    return Drawn(molecules, verdicts, drawn, content, strains, unstrained, found)

@@ -9,7 +9,6 @@ from gendiff.modalities.sketches.draw.bitmap import png, sheet_png
 from gendiff.modalities.sketches.draw.motion import (
     film_gif,
     film_strip_png,
-    film_strip_svg,
     film_svg,
     pen_gif,
     pen_svg,
@@ -19,7 +18,6 @@ from gendiff.modalities.sketches.draw.vector import sheet_svg, show, svg
 __all__ = [
     "film_gif",
     "film_strip_png",
-    "film_strip_svg",
     "film_svg",
     "pen_gif",
     "pen_svg",

@@ -140,7 +140,8 @@ def film_svg(
 ) -> str:
     """Return the reverse process as an SVG that moves by itself, without a script, and write it if a path is given.
 
-    What cannot play it shows the finished drawings. Arguments and errors as :func:`film_gif`.
+    What cannot play it shows the finished drawings. The class "film" tells readers that these are no sketches.
+    Arguments and errors as :func:`film_gif`.
     """
     states, words = _states(frames, seconds), [sketch.word for sketch in frames[-1]]
     grid = scenes.sheet(len(words), columns, size, words, WIDE)
@@ -186,18 +187,6 @@ def film_strip_png(frames: Frames, path: str | Path, size: int = 80, scale: int 
     save_png(page, path)
 
 
-def film_strip_svg(frames: Frames, path: str | Path | None = None, size: int = 80) -> str:
-    """Return the same picture as :func:`film_strip_png` as SVG, and write it if a path is given."""
-    states = _states(frames)
-    grid = scenes.sheet(len(states) * len(states[0]), len(states), size)
-    cells = [
-        _film_cell(row[k], states[-1][k], size, *grid.corner(k * len(states) + column))
-        for column, row in enumerate(states)
-        for k in range(len(row))
-    ]
-    return vector.write(_film_page(cells, grid, "the reverse process, from left to right"), path)
-
-
 def _check(count: int, seconds: float) -> None:
     if not count:
         raise ValueError("there is no sketch to draw; give at least one")
@@ -232,7 +221,7 @@ def _film_cell(picture: Scene, last: Scene, side: int, x: int, y: int) -> str:
 
 def _film_page(parts: Sequence[str], grid: Sheet, title: str) -> str:
     clip = f'<clipPath id="gendiff-cell-{grid.side}"><rect width="{grid.side}" height="{grid.side}"/></clipPath>'
-    body = f'<defs>{clip}</defs><g stroke-width="{STROKE * grid.side:g}">\n{"".join(parts)}</g>'
+    body = f'<defs>{clip}</defs><g class="film" stroke-width="{STROKE * grid.side:g}">\n{"".join(parts)}</g>'
     return vector.page(body, grid.size, title)
 
 

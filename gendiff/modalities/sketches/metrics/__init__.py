@@ -60,7 +60,8 @@ def evaluate(
 
     Returns:
         The table. What does not apply is left out: pictures, copies without drawings in two dimensions, words if there
-        are fewer than two. A reference that is too small is said to be so in the facts.
+        are fewer than two, distances if fewer than 50 of each are compared. A reference that is too small is said to
+        be so in the facts.
 
     Raises:
         ValueError: if the sets have unlike numbers of coordinates, or some a pen and some none.

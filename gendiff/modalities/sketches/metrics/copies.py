@@ -18,32 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gendiff.metrics import Floats
-from gendiff.modalities.sketches.raster import normalise
+from gendiff.metrics.sets import search
+from gendiff.modalities.sketches.geometry import normalised
+from gendiff.modalities.sketches.points import along
 from gendiff.modalities.sketches.records import SketchArrays
 
 Points = NDArray[np.floating[Any]]
 
 POINTS = 64
 CELLS = 16
-CANDIDATES = 24
-CHUNK = 1000
 FEW = 32  # sketches whose matrices of distances stay in the cache of a core
 
 
 def ink(arrays: SketchArrays, count: int = POINTS) -> Floats:
-    """Return points evenly along the strokes of each sketch in its own box, (M, count, D); jumps are no ink."""
-    points = normalise(arrays)
-    step = np.linalg.norm(np.diff(points, axis=0, append=points[-1:]), axis=1) * ~arrays.ends
-    before = np.cumsum(step) - step
-    first, last = arrays.first[:, None], arrays.last[:, None]
-    wanted = before[first] + (np.arange(count) + 0.5) / count * (before[last] - before[first])
-    # The line on which a point lies starts at the last point with no more ink before it than wanted.
-    start = np.clip(np.searchsorted(before, wanted, "right") - 1, first, last)
-    share = (wanted - before[start]) / np.where(step[start] > 0, step[start], 1)
-    end = np.minimum(start + 1, len(points) - 1)
-    return (
-        points[start] + np.clip(share, 0, 1)[..., None] * (points[end] - points[start]) * (step[start] > 0)[..., None]
-    )
+    """Return points evenly along the strokes of each sketch in its own box, (M, count, D); dots are ink, jumps not."""
+    at = np.broadcast_to((np.arange(count) + 0.5) / count, (len(arrays), count))
+    return along(arrays, normalised(arrays), at) if len(arrays) else np.zeros((0, count, arrays.dimensions))
 
 
 def nearest(arrays: SketchArrays, others: SketchArrays, itself: NDArray[np.int64] | None = None) -> Floats:
@@ -59,26 +49,15 @@ def nearest(arrays: SketchArrays, others: SketchArrays, itself: NDArray[np.int64
     """
     points = ink(arrays).astype(np.float32)
     counts, ways = _grid(points)
-    best = np.full((len(arrays), 1), np.inf, np.float32)
-    which = np.zeros(best.shape, np.int64)
-    for start in range(0, len(others), CHUNK):
-        rows = np.arange(start, min(len(others), start + CHUNK))
+
+    def rough(rows: NDArray[np.int64]) -> Points:
         their_counts, their_ways = _grid(ink(others.select(rows)).astype(np.float32))
-        near = counts @ their_ways.T + ways @ their_counts.T
-        if itself is not None:
-            mine = np.flatnonzero((itself >= start) & (itself <= rows[-1]))
-            near[mine, itself[mine] - start] = np.inf
-        best = np.concatenate([best, near], 1)
-        which = np.concatenate([which, np.broadcast_to(rows, near.shape)], 1)
-        if best.shape[1] > CANDIDATES:
-            pick = np.argpartition(best, CANDIDATES, 1)[:, :CANDIDATES]
-            best, which = np.take_along_axis(best, pick, 1), np.take_along_axis(which, pick, 1)
-    exact = np.full(best.shape, np.inf)
-    for candidate in range(best.shape[1]):
-        some = np.flatnonzero(np.isfinite(best[:, candidate]))
-        if len(some):
-            exact[some, candidate] = chamfer(points[some], ink(others.select(which[some, candidate])))
-    return exact.min(1)
+        return counts @ their_ways.T + ways @ their_counts.T
+
+    def exact(some: NDArray[np.int64], which: NDArray[np.int64]) -> Floats:
+        return chamfer(points[some], ink(others.select(which)))
+
+    return search(rough, exact, len(arrays), len(others), itself)
 
 
 def chamfer(a: Points, b: Points) -> Floats:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gendiff.metrics import Floats, Value, frechet_distance, share
+from gendiff.modalities.sketches.geometry import normalised
 from gendiff.modalities.sketches.metrics.fit import fit_raster, fit_sequence
 from gendiff.modalities.sketches.metrics.strokes import stroke_distances
-from gendiff.modalities.sketches.raster import SIZE, normalise, rasterise
+from gendiff.modalities.sketches.raster import SIZE, rasterise
 from gendiff.modalities.sketches.records import SketchArrays
 from gendiff.nn.features import RasterNetwork, SequenceNetwork
 
@@ -200,7 +201,7 @@ class Features:
         An element is the offset from the point before (from the middle of the box for the first) over the scale, twice
         the place, and ±1 for the pen, in units of the box.
         """
-        points = normalise(arrays)
+        points = normalised(arrays)
         offset = np.diff(points, axis=0, prepend=0)
         offset[arrays.first] = points[arrays.first]
         pen = 2.0 * arrays.ends[:, None] - 1
@@ -236,7 +237,7 @@ def turned(arrays: SketchArrays, kind: NDArray[np.int64]) -> SketchArrays:
 
 def spread(arrays: SketchArrays) -> float:
     """Return the standard deviation of the offsets between points, in units of the box; 1 if there are none."""
-    steps = np.delete(np.diff(normalise(arrays), axis=0), arrays.last[:-1], axis=0)
+    steps = np.delete(np.diff(normalised(arrays), axis=0), arrays.last[:-1], axis=0)
     return float(steps.std()) or 1.0 if len(steps) else 1.0
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from gendiff.metrics.fit import descend
 from gendiff.nn.features import RasterNetwork, SequenceNetwork
 
 BATCH = 128
@@ -19,11 +19,13 @@ RATES = {"raster": 3e-3, "sequence": 1e-2}
 
 def fit_raster(network: RasterNetwork, pictures: Tensor, labels: Tensor, steps: int, rng: np.random.Generator) -> None:
     """Train a network to tell the labels (M,) of pictures (M, H, W), uint8."""
+    batches = _batches(np.zeros(len(labels)), rng)
 
-    def loss(index: NDArray[np.int64]) -> Tensor:
+    def loss() -> Tensor:
+        index = next(batches)
         return F.cross_entropy(network(pictures[index, None] / 255), labels[index])
 
-    _descend(network, loss, _batches(np.zeros(len(labels)), rng), steps, RATES["raster"])
+    descend(network, loss, steps, RATES["raster"])
 
 
 def fit_sequence(
@@ -31,12 +33,14 @@ def fit_sequence(
 ) -> None:
     """Train a network to tell the labels (M,) of sequences (M, N, F) and to guess elements from their neighbours."""
     size = mask.sum(1).numpy()
+    batches = _batches(size, rng)
 
-    def loss(index: NDArray[np.int64]) -> Tensor:
+    def loss() -> Tensor:
+        index = next(batches)
         longest = size[index].max()
         return network.loss(x[index, :longest], mask[index, :longest], labels[index])
 
-    _descend(network, loss, _batches(size, rng), steps, RATES["sequence"])
+    descend(network, loss, steps, RATES["sequence"])
 
 
 def _batches(size: NDArray[np.generic], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -48,22 +52,3 @@ def _batches(size: NDArray[np.generic], rng: np.random.Generator) -> Iterator[ND
         batches = np.split(order, range(BATCH, len(order), BATCH))
         for number in rng.permutation(len(batches)):
             yield batches[number]
-
-
-def _descend(
-    network: nn.Module,
-    loss: Callable[[NDArray[np.int64]], Tensor],
-    batches: Iterator[NDArray[np.int64]],
-    steps: int,
-    rate: float,
-) -> None:
-    """Minimise a loss of batches: AdamW, the rate rising and falling once. The network is left to be used, frozen."""
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-    for step in range(steps):
-        done = (step + 0.5) / steps
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, done / 0.1) * (1 + np.cos(np.pi * done)) / 2
-        optimizer.zero_grad()
-        loss(next(batches)).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    network.eval().requires_grad_(False)

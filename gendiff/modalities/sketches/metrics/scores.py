@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,19 +11,16 @@ from numpy.typing import NDArray
 
 from gendiff.metrics import (
     Floats,
-    Value,
-    bootstrap,
-    bootstrap_totals,
     compare,
     compare_kernels,
     frechet_distance,
     gauss_kernel,
     median_distance,
-    neighbours,
-    ratio,
+    sets,
     share,
     told_apart,
 )
+from gendiff.metrics.sets import Scores
 from gendiff.modalities.sketches.metrics.copies import nearest
 from gendiff.modalities.sketches.metrics.features import Features
 from gendiff.modalities.sketches.metrics.strokes import stroke_distances, stroke_vectors
@@ -32,8 +28,6 @@ from gendiff.modalities.sketches.records import SketchArrays
 
 MOST_PAIRS = 2000
 """Sketches of a set that metrics of all pairs look at."""
-
-Scores = dict[str, Value | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +74,7 @@ def distances(new: View, real: View, options: dict[str, Any]) -> Scores:
     if "raster" in pairs:
         generated, reference = pairs["raster"]
         scores["raster_kernel"] = compare_kernels(generated, reference, **options)
-        if min(len(generated), len(reference)) > 5:
-            near, wide = neighbours(reference, generated, 3), neighbours(reference, generated, 5)
-            scores["precision"] = share(near.precise, **options)
-            scores["recall"] = share(near.recalled, **options)
-            scores["density"] = ratio(wide.dense, **options)
-            scores["coverage"] = share(wide.covered, **options)
+        scores |= sets.overlap(generated, reference, options)
     sides = [np.hstack([pair[side] for pair in (vectors, *pairs.values())]) for side in (0, 1)]
     if len(sides[0]) == len(sides[1]):
         scores["told_apart"] = share(told_apart(*sides, seed=options["seed"]), **options)
@@ -94,15 +83,8 @@ def distances(new: View, real: View, options: dict[str, Any]) -> Scores:
 
 def classes(features: Features, arrays: SketchArrays, options: dict[str, Any]) -> Scores:
     """Return how many sketches are recognised as their word, and the entropy of what they are recognised as."""
-    if not len(arrays):
-        return {"recognised": None, "entropy": None}
-    guess = features.probabilities(arrays).argmax(1)
-    named = arrays.words != ""
-    (spread,) = bootstrap_totals(_entropy, np.eye(len(features.words))[guess], **options)
-    return {
-        "recognised": share(np.array(features.words)[guess[named]] == arrays.words[named], **options),
-        "entropy": spread,
-    }
+    guess = features.probabilities(arrays).argmax(1) if len(arrays) else np.zeros(0, np.int64)
+    return sets.classes(guess, arrays.words, features.words, options)
 
 
 def copies(
@@ -112,55 +94,5 @@ def copies(
     itself: NDArray[np.int64] | None,
     options: dict[str, Any],
 ) -> tuple[Scores, Scores]:
-    """Return what of generated and of real sketches lies near to training sketches and to each other.
-
-    Arguments:
-        generated: Generated sketches.
-        real: Real sketches, at least 4: every other one says what is near, the rest is judged like generated ones.
-        training: The training sketches.
-        itself: Which of the training sketches each real one is; None if it is none of them.
-        options: `n_resamples` and `seed`.
-    """
-    way = nearest(real, training, itself)
-    limit = float(np.quantile(way[::2], 0.01))
-    found = []
-    for one, away in (
-        (generated, nearest(generated, training) if len(generated) else np.zeros(0)),
-        (real.select(np.arange(1, len(real), 2)), way[1::2]),
-    ):
-        some = one.select(np.arange(min(len(one), len(real) // 2)))
-        apart = nearest(some, some, np.arange(len(some))) if len(some) else np.zeros(0)
-        found.append(
-            {
-                "copies": share(away <= limit, **options),
-                "nearest": bootstrap(away, np.median, **options),
-                "unique": share(apart > limit, **options),
-            }
-        )
-    return found[0], found[1]
-
-
-def matched(words: Sequence[NDArray[np.str_]], most: int) -> list[NDArray[np.int64]]:
-    """Return rows of every set, of equal number and with the same words, as many as there are but at most `most`.
-
-    Of each word every set gives as many as the poorest has, its first ones; the first set says which words come first.
-    """
-    kinds = np.unique(np.concatenate(words))
-    number = [np.searchsorted(kinds, one) for one in words]
-    rank = []
-    for one in number:  # how many of its word come before each sketch
-        order = np.argsort(one, kind="stable")
-        first = np.searchsorted(one[order], np.arange(len(kinds)))
-        place = np.empty(len(one), np.int64)
-        place[order] = np.arange(len(one)) - first[one[order]]
-        rank.append(place)
-    least = np.min([np.bincount(one, minlength=len(kinds)) for one in number], axis=0)
-    lead = np.flatnonzero(rank[0] < least[number[0]])[:most]
-    least = np.bincount(number[0][lead], minlength=len(kinds))
-    return [np.flatnonzero(place < least[one]) for one, place in zip(number, rank, strict=True)]
-
-
-def _entropy(counts: Floats) -> Floats:
-    """Entropy, in nats, of histograms (R, K), as (R, 1)."""
-    share = counts / counts.sum(1, keepdims=True)
-    return -(share * np.log(np.where(share > 0, share, 1))).sum(1, keepdims=True)
+    """Return what of generated and of real sketches lies near to training sketches, as :func:`sets.copies`."""
+    return sets.copies(nearest, generated, real, training, itself, options)

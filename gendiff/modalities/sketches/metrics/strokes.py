@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from gendiff.metrics import Floats, Value, bootstrap_totals, wasserstein_counts
-from gendiff.modalities.sketches.raster import normalise
+from gendiff.modalities.sketches.geometry import normalised
 from gendiff.modalities.sketches.records import SketchArrays
 
 LEVELS = 1001
@@ -28,7 +28,7 @@ def stroke_values(arrays: SketchArrays) -> dict[str, tuple[Floats, NDArray[np.in
       length have none,
     - `aspect`: log of height over width, each at least 1 % of the longer side (two dimensions only).
     """
-    points, which = normalise(arrays), arrays.sketch_of_point
+    points, which = normalised(arrays), arrays.sketch_of_point
     every = np.arange(len(arrays))
     values = {"points": (arrays.num_points.astype(float), every)}
     if arrays.has_pen:

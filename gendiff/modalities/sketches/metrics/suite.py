@@ -8,17 +8,10 @@ import numpy as np
 
 from gendiff import __version__
 from gendiff.metrics import Metric, Table
+from gendiff.metrics.sets import Scores, matched
 from gendiff.modalities.sketches.metrics.features import MAX_TRAINING, Features
 from gendiff.modalities.sketches.metrics.rows import METRICS
-from gendiff.modalities.sketches.metrics.scores import (
-    MOST_PAIRS,
-    Scores,
-    View,
-    classes,
-    copies,
-    distances,
-    matched,
-)
+from gendiff.modalities.sketches.metrics.scores import MOST_PAIRS, View, classes, copies, distances
 from gendiff.modalities.sketches.records import SketchArrays
 
 MOST = 5000
@@ -27,8 +20,8 @@ MOST = 5000
 MOST_COPIES = 1000
 """Sketches that are looked up among the training sketches."""
 
-ENOUGH = 500
-"""Fewer compared sketches than this are said to be few."""
+LEAST, ENOUGH = 50, 500
+"""Fewer compared sketches than the first have no distances; fewer than the second are said to be few."""
 
 
 class Suite:
@@ -84,7 +77,7 @@ class Suite:
         *new, real, other = (View(one.select(row), self.features) for one, row in zip(sets, rows, strict=True))
         left: Scores = {}
         right: Scores = {}
-        if len(real.arrays) > 1:
+        if len(real.arrays) >= LEAST:
             left |= distances(new[0], real, options) if new else {}
             right |= distances(other, real, options)
         if self.features is not None and self.features.words:
@@ -114,7 +107,9 @@ class Suite:
             "compared": f"{len(real):,} sketches of each, of the same words; {MOST_PAIRS:,} at most in pairs, "
             f"{MOST_COPIES:,} against training",
         }
-        if len(real) < ENOUGH:
+        if len(real) < LEAST:
+            facts["compared"] += f"; too few for distances, which take {LEAST} of each at least"
+        elif len(real) < ENOUGH:
             facts["compared"] += "; these are few: distances are biased upwards and intervals wide"
         missing = sorted({*drawn.words.tolist()} - {*real.words.tolist()} - {""}) if (real.words != "").any() else []
         if missing:

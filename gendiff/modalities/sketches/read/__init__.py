@@ -31,7 +31,7 @@ from gendiff.modalities.sketches.geometry import prepared
 from gendiff.modalities.sketches.read.ndjson import parse_ndjson
 from gendiff.modalities.sketches.read.npz import parse_npz
 from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_POINTS, Bad, Raw, clean
-from gendiff.modalities.sketches.read.report import ReadReport
+from gendiff.modalities.sketches.read.report import ReadReport, many
 from gendiff.modalities.sketches.read.svg import TOLERANCE, parse_svg
 from gendiff.modalities.sketches.read.table import parse_table
 from gendiff.modalities.sketches.read.text import MAX_UNPACKED
@@ -104,7 +104,7 @@ def read_sketches(
     report = reader.report
     if not any(len(part) for _, part in parts):
         where, why = files[0] if len(files) == 1 else f"{len(files)} files", report.reasons()
-        raise UserError(f"{where}: no usable sketch in {report.records:,} records" + (f": {why}" if why else ""))
+        raise UserError(f"{where}: no usable sketch in {many(report.records, 'record')}" + (f": {why}" if why else ""))
     parts = [(path, part) for path, part in parts if len(part)]
     first, head = parts[0]
     for path, part in parts:
@@ -175,7 +175,7 @@ class _Reader:
         count = prepared(arrays, self.resample, self.simplify).num_points
         long = np.flatnonzero(count > self.longest)
         if len(long):
-            kind = f"more than {self.longest:,} points"
+            kind = f"more than {many(self.longest, 'point')}"
             self.report.skipped[kind] += len(long)
             first = f"{path.name}, {_place(path, numbers[long[0]])}: {count[long[0]]:,}"
             self.report.examples.setdefault(kind, first)

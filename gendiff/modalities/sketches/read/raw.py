@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gendiff.modalities.sketches.records import SketchArrays
+from gendiff.modalities.sketches.records import MAX_NUMBERS, SketchArrays
+
+__all__ = ["MAX_NUMBERS", "Bad", "Raw", "Unusable", "clean"]
 
 MAX_POINTS = 10_000
 """Most points of a sketch, unless asked otherwise."""
-
-MAX_NUMBERS = 1 << 27
-"""Most coordinates of all sketches: 1 GiB of them."""
 
 MAX_WORD = 100
 """Most characters of a class."""
@@ -112,8 +111,7 @@ class Raw:
 
 
 def clean(text: str, length: int = MAX_WORD) -> str:
-    """A text in one line of at most `length` characters, without control characters."""
-    if text.isprintable() and len(text) <= length:
-        return text
-    text = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in text)
-    return text.strip()[:length]
+    """A text in one line of at most `length` characters, without control characters and outer spaces."""
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in text)
+    return text.strip()[:length].rstrip()

@@ -58,9 +58,9 @@ class ReadReport:
         """A line of numbers and, if need be, one on what was left out."""
         where = Path(self.files[0]["path"]).name if len(self.files) == 1 else f"{len(self.files):,} files"
         noun = "sketch" if self.has_pen else "sequence"
-        facts = [f"read {_many(self.kept, noun)} from {where}", f"{_spread(self.points)} points"]
+        facts = [f"read {many(self.kept, noun)} from {where}", _spread(self.points, "point")]
         if self.has_pen:
-            facts.append(f"{_spread(self.strokes)} strokes")
+            facts.append(_spread(self.strokes, "stroke"))
         if self.dimensions != 2:
             facts.append(f"{self.dimensions} coordinates")
         if self.timed:
@@ -68,7 +68,7 @@ class ReadReport:
         if self.classes:
             named = ", ".join(f"{word} {count:,}" for word, count in self.classes.most_common(12))
             rest = len(self.classes) - 12
-            head = _many(len(self.classes), "class")
+            head = many(len(self.classes), "class")
             facts.append(f"{head}: {named}" + (f" and {rest:,} others" if rest > 0 else ""))
             if (without := self.kept - self.classes.total()) > 0:
                 facts.append(f"{without:,} without a class")
@@ -76,7 +76,7 @@ class ReadReport:
             facts.append("no classes")
         lines = ["; ".join(facts)]
         if self.skipped:
-            lines.append(f"left out {self.skipped.total():,} of {_many(self.records, 'record')}: {self.reasons()}")
+            lines.append(f"left out {self.skipped.total():,} of {many(self.records, 'record')}: {self.reasons()}")
         return lines
 
     def reasons(self) -> str:
@@ -95,14 +95,15 @@ class ReadReport:
         }
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """Return a number of things in words: "1 point", "2,000 sketches"."""
     plural = noun + ("es" if noun.endswith(("ch", "ss")) else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 
-def _spread(values: tuple[int, float, int]) -> str:
+def _spread(values: tuple[int, float, int], noun: str) -> str:
     low, median, high = values
-    return f"{low:,}-{high:,} (median {median:g})" if high > low else f"{low:,}"
+    return f"{low:,}-{high:,} (median {median:g}) {noun}s" if high > low else many(low, noun)
 
 
 def _range(values: np.ndarray) -> tuple[int, float, int]:

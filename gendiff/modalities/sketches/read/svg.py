@@ -2,7 +2,7 @@ r"""Drawings in SVG as strokes of points: paths, lines, polygons, rectangles, ci
 
 A file is a sketch or, if it has groups `<g class="sketch" data-word="cat">` as gendiff writes them, holds one in each,
 in the coordinates of the group and so to the last digit. Each subpath is a stroke. Text, scripts, definitions, what is
-hidden, and rectangles without an outline (backgrounds) are left aside.
+hidden, and rectangles without an outline (backgrounds) are left aside. A film (`<g class="film">`) is no drawing.
 
 Curves become points on them, evenly in their parameter. Cut into n pieces, a cubic Bézier curve with control points
 :math:`p_0 \dots p_3` is at most
@@ -36,12 +36,15 @@ MAX_BYTES = 64 << 20  # of a file
 MAX_DEPTH = 256  # of nested elements
 MAX_DEFAULTS = 4096  # characters of all default values of attributes, which every element gets
 
+MOST = 1e100
+"""Arcs of which a number, or its inverse, is larger are straight: their squares and quotients are finite below."""
+
 TOLERANCE = 0.002
 """How far points may lie off a curve, as a share of the larger side of the box."""
 
 _ASIDE = {"defs", "symbol", "clipPath", "mask", "marker", "pattern", "metadata", "text", "foreignObject", "style"}
 _ASIDE |= {"script", "title", "desc"}
-_NUMBER = re.compile(r"[\s,]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+_NUMBER = re.compile(r"[\s,]*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 _FLAG = re.compile(r"[\s,]*([01])")
 _COMMAND = re.compile(r"[\s,]*([MmZzLlHhVvCcSsQqTtAa])")
 _REST = re.compile(r"[\s,]*")
@@ -79,11 +82,12 @@ def parse_svg(path: Path, tolerance: float, max_points: int) -> Iterator[Raw | B
 
 
 class _Open(NamedTuple):
-    """What is known inside an open element: its transform, whether it is a sketch, whether lines have a colour."""
+    """What is known inside an open element: its transform, whether it is a sketch, has lines, and is hidden."""
 
     affine: Affine
     is_sketch: bool
     outlined: bool
+    hidden: bool
 
 
 class _Sketch:
@@ -127,21 +131,27 @@ class _Drawing:
         kinds = attributes.get("class", "").split() if tag == "g" else []
         style = dict(part.split(":", 1) for part in attributes.get("style", "").split(";") if ":" in part)
         shown = {name.strip(): value.strip() for name, value in (attributes | style).items()}
-        if self.aside or tag in _ASIDE or "plot" in kinds or shown.get("display") == "none":
+        above = self.stack[-1] if self.stack else _Open(IDENTITY, False, False, False)
+        visibility = shown.get("visibility", "inherit")
+        hidden = above.hidden if visibility == "inherit" else visibility != "visible"
+        unseen = "plot" in kinds or (hidden and "sketch" in kinds) or shown.get("display") == "none"
+        if self.aside or tag in _ASIDE or unseen:
             self.aside += 1
             return
-        above = self.stack[-1] if self.stack else _Open(IDENTITY, False, False)
         outlined = shown["stroke"] != "none" if "stroke" in shown else above.outlined
         if "sketch" in kinds and not self.inside:
             self.groups.append(_Sketch(attributes))
             self.inside = True
-            self.stack.append(_Open(IDENTITY, True, outlined))
+            self.stack.append(_Open(IDENTITY, True, outlined, hidden))
             return
         sketch = self.groups[-1] if self.inside else self.whole
         affine = above.affine
         try:
+            if "film" in kinds:
+                raise Unusable("a film of how sketches come about: read the file of the samples instead")
             affine = _times(affine, _transform(attributes.get("transform", "")))
-            if not sketch.reason and (outlined or tag != "rect") and (self.inside or not self.groups):
+            drawn = not hidden and (outlined or tag != "rect")
+            if drawn and not sketch.reason and (self.inside or not self.groups):
                 for stroke in _shape(tag, attributes, self.max_points):
                     sketch.count += len(stroke)
                     if sketch.count > self.max_points:
@@ -149,7 +159,7 @@ class _Drawing:
                     sketch.strokes.append([tuple(_apply(affine, point) for point in piece) for piece in stroke])
         except Unusable as error:
             sketch.reason = sketch.reason or str(error)
-        self.stack.append(_Open(affine, False, outlined))
+        self.stack.append(_Open(affine, False, outlined, hidden))
 
     def end(self, tag: str) -> None:
         """Meet the end of an element."""
@@ -319,8 +329,8 @@ def _arc(start: complex, rx: float, ry: float, tilt: float, large: bool, clockwi
     if start == end:
         return []
     rx, ry = abs(rx), abs(ry)
-    numbers = (rx, ry, tilt, abs(start), abs(end))
-    if not rx or not ry or not all(map(math.isfinite, numbers)):
+    numbers = (rx, ry, tilt, start.real, start.imag, end.real, end.imag)
+    if not rx or not ry or not all(abs(x) < MOST for x in (*numbers, 1 / rx, 1 / ry)):
         return [(end,)]
     turn = cmath.rect(1, tilt)
 
@@ -329,7 +339,7 @@ def _arc(start: complex, rx: float, ry: float, tilt: float, large: bool, clockwi
         return complex(point.real / rx, point.imag / ry)
 
     half = unit(end - start) / 2
-    if not math.isfinite(abs(half)) or not abs(half):
+    if not abs(half):
         return [(end,)]
     grow = max(1.0, abs(half))
     rx, ry, half = rx * grow, ry * grow, half / grow

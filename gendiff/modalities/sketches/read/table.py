@@ -42,8 +42,7 @@ _CHUNK = 1 << 16  # rows converted together
 
 def parse_table(path: Path) -> Iterator[Raw | Bad]:
     """All records of a file at once."""
-    text = (line.decode("utf-8", "replace") for line in lines(path))
-    rows = csv.reader(text, delimiter="\t" if ending(path).startswith(".tsv") else ",")
+    rows = csv.reader(_texts(path), delimiter="\t" if ending(path).startswith(".tsv") else ",")
     try:
         table = _Table(path, next(rows, []))
         numbered = ((rows.line_num, row) for row in rows if row)
@@ -52,6 +51,14 @@ def parse_table(path: Path) -> Iterator[Raw | Bad]:
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num:,}: {error}") from None
     yield from table.records()
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for number, line in enumerate(lines(path), 1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: line {number:,} is not UTF-8 text; save the table as UTF-8") from None
 
 
 class _Table:
