@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "the main job end to end on the built-in data, in minutes on two CPU cores",
     "train": "examples in, trained model out",
     "distill": "a model of few steps out of one of many",
+    "classifier": "a classifier of noisy samples, to lead a model to a class",
     "sample": "draw new samples from a model",
     "edit": "new samples from given ones: grow, link, complete, heal, trace, inpaint, enlarge, vary, interpolate",
     "evaluate": "metrics of generated samples, the reference's own numbers beside them",

@@ -28,8 +28,10 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
         f" same name says how it was made.\n{known}",
     )
     p.formatter_class = _Formatter
-    p.add_argument("model", type=str, help="run folder of gendiff train, or model folder")
-    p.add_argument("input", type=str, nargs="+", help="file of what to edit; for interpolate of two; pictures: of any")
+    p.add_argument("model", type=str, help="run folder of gendiff train, model folder, or name of a shipped model")
+    p.add_argument(
+        "input", type=str, nargs="+", help="what to edit: a file, two to interpolate, of pictures any number"
+    )
     p.add_argument(
         "--which",
         type=str | None,

@@ -40,12 +40,12 @@ def build_parser() -> ArgumentParser:
     return p
 
 
-def add_reading(p: ArgumentParser) -> None:
+def add_reading(p: ArgumentParser, batch_size: int = 256) -> None:
     """Add the options of a command that runs a model over the records of files."""
     p.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
-    p.add_argument("--batch-size", type=int, default=256, help="samples computed together")
+    p.add_argument("--batch-size", type=int, default=batch_size, help="samples computed together")
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
 
 

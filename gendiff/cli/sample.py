@@ -106,6 +106,13 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
         help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
     )
     p.add_argument(
+        "--classifier",
+        type=str | None,
+        default=None,
+        help="folder of gendiff classifier: lead samples to the class asked for, also of a model that knows none",
+    )
+    p.add_argument("--classifier-scale", type=float, default=1.0, help="how strongly: 1 is what Bayes' rule says")
+    p.add_argument(
         "--film",
         type=str | None,
         default=None,
@@ -149,11 +156,15 @@ def main(argv: Sequence[str]) -> int:
     if ours or options:
         raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
     sizes, only = bounds(args.size), words(args.only)
-    condition = wishes(args.condition, args.word, classes_of(args.model))
+    wishes(args.condition, None)  # what cannot be read is refused before the model is
     from gendiff.model import load
     from gendiff.model.model import prior_scale
 
     model = load(args.model, device=pick_device(args.device))
+    classes = list(model.modality.classes)
+    led = args.word if args.classifier and not classes else None
+    condition = wishes(args.condition, None if led else args.word, classes)
+    guide, guiding = _classifier(args, model, led)
     output = Path(args.output)
     check_output(output, model.modality, args.number)
     if args.film:
@@ -184,6 +195,7 @@ def main(argv: Sequence[str]) -> int:
         known=known,
         condition=condition,
         guidance=args.guidance,
+        guide=guide,
         batch_size=args.batch_size,
         progress=step_bar("sampling"),
     )
@@ -203,6 +215,8 @@ def main(argv: Sequence[str]) -> int:
         guidance=args.guidance,
         prior_scale=prior_scale(sampler, args.temperature),
     )
+    if guiding:
+        write_json(sidecar_of(output), read_sidecar(output) | {"classifier": guiding})
     if args.film:
         options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
         frames = model.film(
@@ -216,6 +230,22 @@ def main(argv: Sequence[str]) -> int:
         number = f"{written:,} of {number} fit {ending(output)}, drawn"
     say(f"{number} in {seconds:.1f} s ({drawn.drawn / seconds:,.0f}/s){rate}: {output}")
     return 0
+
+
+def _classifier(args: Namespace, model: Any, word: str | None) -> tuple[Any, dict[str, Any]]:
+    """Return guidance by the classifier that was named, if one was, and what there is to remember of it."""
+    if args.classifier is None:
+        return None, {}
+    if args.film:
+        raise UsageError("--film does not show what a classifier does yet; leave one of them out")
+    if word is None and not model.modality.classes:
+        raise UsageError("--classifier leads to a class; say which with --class")
+    from gendiff.model.digest import digest
+
+    scale = args.classifier_scale
+    guide = model.modality.classifier_guide(args.classifier, scale, word, model.device)
+    weights = digest(Path(args.classifier) / "model.safetensors")
+    return guide, {"folder": args.classifier, "sha256": weights, "scale": scale, "class": word}
 
 
 def check_output(output: Path, modality: Any, number: int) -> None:
@@ -264,6 +294,8 @@ def _adapter(source: str) -> dict[str, Any]:
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
     if args.film:
         raise UsageError(f"--film goes with a file of samples, and {args.output} is a folder of shards")
+    if args.classifier:
+        raise UsageError(f"--classifier goes with a file of samples, and {args.output} is a folder of shards")
     only, reference = words(args.only), args.reference or []
     sizes, condition = bounds(args.size), wishes(args.condition, args.word, classes_of(args.model))
     device = args.device if args.device == "auto" else pick_device(args.device)

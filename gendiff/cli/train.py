@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     p = build_parser(argv)
     args = parse(p, argv)
     if not args.files and not args.resume:
-        raise UsageError("no file of examples; write gendiff train molecules examples.sdf --out runs/mine")
+        raise UsageError(f"no file of examples; write gendiff train {args.modality} FILE --out runs/mine")
     from gendiff.train import train
     from gendiff.train.processes import first
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -189,6 +189,35 @@ class Modality(Configurable, ABC):
     def redraw(self, records: Any) -> list[Any]:
         """Return what was read from a file as the records that :meth:`decode` would give, by the same rules."""
         return list(records)
+
+    def train_classifier(self, process: JointProcess, records: Any, **options: Any) -> Any:
+        """Return a classifier of noisy samples, which has `classes` and `save(folder)`.
+
+        Arguments:
+            process: The forward process of the model that is to be led.
+            records: Examples with classes.
+            options: "steps", "preset", "batch_size", "learning_rate", "seed", "device", "say".
+
+        Raises:
+            UserError: if there is none for this modality, or for examples without classes.
+        """
+        raise UserError(f"there is no classifier of {self.name} yet; of images there is")
+
+    def classifier_guide(
+        self, folder: str | Path, scale: float = 1.0, word: str | None = None, device: Any = "cpu"
+    ) -> Callable[[Any], Any]:
+        """Return guidance by a classifier that was saved: a denoiser in, a denoiser out.
+
+        Arguments:
+            folder: Where it is.
+            scale: Its power, 1 what Bayes' rule says.
+            word: The class to lead to, of a model that is told none; others are led to what is asked for.
+            device: Where to compute.
+
+        Raises:
+            UserError: if there is none for this modality, in this folder, or of this class.
+        """
+        raise UserError(f"there is no classifier of {self.name} yet; of images there is")
 
     @classmethod
     def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[Any, Report]:

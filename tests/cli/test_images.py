@@ -204,3 +204,52 @@ def test_pages_of_samples_and_of_the_run(gendiff, run, tmp_path, name):
     assert "image/svg+xml" in page
     if name == "new":
         assert gendiff("report", run, "-o", tmp_path / "run.html").status == 0
+
+
+def test_a_classifier_is_trained_and_leads_to_a_class(gendiff, run, tmp_path):
+    """A large enough power of the classifier changes samples; a model without classes is led as well."""
+    free = tmp_path / "free"
+    words = ("train", "images", run.parent / "pictures", "--out", free, "--resize", "4", "--system", "ddpm", *QUICK)
+    assert gendiff(*words).status == 0
+    folder = tmp_path / "classifier"
+    result = gendiff("classifier", run, run.parent / "pictures", "--out", folder, "--steps", 20, "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "a classifier of cat, dog" in result.out
+    for model, word in ((run, None), (free, "dog")):
+        drawn = {}
+        for scale in (0, 200):
+            path = tmp_path / f"{model.name}{scale}.npz"
+            led = ("--classifier", folder, "--classifier-scale", scale, "--class", "dog")
+            result = gendiff("sample", model, "-n", 4, "-o", path, *led, *DRAW)
+            assert result.status == 0, result.err
+            drawn[scale] = Images.read([path])[0].pixels
+            facts = json.loads(path.with_suffix(".json").read_text())["classifier"]
+            weights = digest(folder / "model.safetensors")
+            assert facts == {"folder": str(folder), "sha256": weights, "scale": scale, "class": word}
+        assert (drawn[0] != drawn[200]).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("classifier", "{run}", "{run}/../pictures/cat", "--out", "{tmp}/c"), "at least two classes"),
+        (("classifier", "{run}", "{run}/../pictures", "--out", "{run}"), "already exists"),
+        (
+            ("classifier", "{run}", "{run}/../pictures", "--out", "{tmp}/c", "--steps", "0"),
+            "--steps must be at least 1",
+        ),
+        (("classifier", "sketches-digits", "doodles", "--out", "{tmp}/c"), "there is no classifier of sketches yet"),
+        (("sample", "{run}", "-o", "{tmp}/a.npz", "--classifier", "{tmp}"), "config.json"),
+        (("sample", "images-mnist", "-o", "{tmp}/a/", "--format", "npz", "--classifier", "c"), "folder of shards"),
+        (
+            ("sample", "{run}", "-o", "{tmp}/a.npz", "--film", "{tmp}/f.png", "--classifier", "c"),
+            "leave one of them out",
+        ),
+    ],
+)
+def test_what_no_classifier_comes_of_is_one_line(gendiff, run, tmp_path, words, line):
+    result = gendiff(*(word.format(run=run, tmp=tmp_path) for word in words))
+    assert result.status != 0
+    assert line in result.err
+    assert result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

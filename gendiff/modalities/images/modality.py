@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,18 @@ class Images(Modality):
         self, records: Any, task: str, keep: Sequence[int] | None = None, side: float | None = None, **options: Any
     ) -> list[Part]:
         return edit.parts(self, records, task, keep, side, **options)
+
+    def train_classifier(self, process: JointProcess, records: Any, **options: Any) -> Any:  # noqa: D102
+        from gendiff.modalities.images.classifier import train_classifier
+
+        return train_classifier(process, prepared(records, **self.reading), **options)
+
+    def classifier_guide(  # noqa: D102
+        self, folder: str | Path, scale: float = 1.0, word: str | None = None, device: Any = "cpu"
+    ) -> Callable[[Any], Any]:
+        from gendiff.modalities.images.classifier import load_classifier
+
+        return load_classifier(folder, device).guide(word, scale, () if word is not None else self.classes)
 
     def process(self) -> JointProcess:  # noqa: D102
         return self.recipe.process(self.channels, self.size)
