@@ -67,7 +67,7 @@ def test_packed_text_is_the_text(tmp_path, suffix):
     seen: list[float] = []
     plain, _ = read_molecules(write(tmp_path / f"a{kind}", content))
     packed, report = read_molecules(
-        write(tmp_path / f"a{suffix}", gzip.compress(content.encode())), progress=seen.append
+        write(tmp_path / f"a{suffix}", gzip.compress(content.encode(), mtime=0)), progress=seen.append
     )
     np.testing.assert_array_equal(plain.positions, packed.positions)
     assert (plain.smiles, plain.names, list(plain.properties)) == (packed.smiles, packed.names, list(packed.properties))
@@ -75,7 +75,7 @@ def test_packed_text_is_the_text(tmp_path, suffix):
     assert report.files[0]["bytes"] == (tmp_path / f"a{suffix}").stat().st_size
 
 
-LONG = gzip.compress("".join(XYZ.replace("water", f"water {n * n}") for n in range(3000)).encode())
+LONG = gzip.compress("".join(XYZ.replace("water", f"water {n * n}") for n in range(3000)).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,21 @@ LONG = gzip.compress("".join(XYZ.replace("water", f"water {n * n}") for n in ran
         (LONG[:-8] + b"\1\2\3\4" + LONG[-4:], "is damaged (crc check failed"),
         (LONG + b"tail", "is damaged (not a gzipped file"),
         (XYZ.encode(), "is not packed by gzip"),
-        (gzip.compress(b"\0\1\2"), "is not a text file"),
-        (gzip.compress(b"C" * (1 << 21)), "a line has over 1,048,576 bytes"),
-        (gzip.compress(b""), "no usable molecule in 0 records"),
-        (gzip.compress(b"\n" * 10), "no usable molecule in 0 records"),
+        (gzip.compress(b"\0\1\2", mtime=0), "is not a text file"),
+        (gzip.compress(b"C" * (1 << 21), mtime=0), "a line has over 1,048,576 bytes"),
+        (gzip.compress(b"", mtime=0), "no usable molecule in 0 records"),
+        (gzip.compress(b"\n" * 10, mtime=0), "no usable molecule in 0 records"),
     ],
 )
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_damaged_archives_are_one_line(tmp_path, content, message, on_error):
-    text = gzip.compress(content) if isinstance(content, str) else content
+    text = gzip.compress(content, mtime=0) if isinstance(content, str) else content
     assert message in refused(write(tmp_path / "a.xyz.gz", text), on_error)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "MAX_UNPACKED", 100_000)
-    bomb = gzip.compress(b"\n" * 1_000_000)
+    bomb = gzip.compress(b"\n" * 1_000_000, mtime=0)
     assert len(bomb) < 2000
     line = refused(write(tmp_path / "a.smi.gz", bomb))
     assert line == ": unpacks to more than the limit of 100,000 bytes"
@@ -111,7 +111,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 def test_blank_lines_without_end_do_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("gendiff.modalities.molecules.read.text.MAX_RECORD", 10_000)
     assert "record 1: has over 10,000 characters" in refused(
-        write(tmp_path / "a.sdf.gz", gzip.compress(b"\n" * 20_000))
+        write(tmp_path / "a.sdf.gz", gzip.compress(b"\n" * 20_000, mtime=0))
     )
 
 
