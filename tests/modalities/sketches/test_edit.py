@@ -298,6 +298,7 @@ def test_healing_undoes_jitter():
         assert all(len(s) == len(clean) and np.array_equal(s.pen, clean.pen) for s in healed)
         before = chamfer(clean.points + jitter, clean.points)
         left.append(np.mean([chamfer(s.points, clean.points) for s in healed]) / before)
+    assert left[0] < 0.6
     assert np.mean(left) < 0.75
 
 
