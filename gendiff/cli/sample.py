@@ -156,14 +156,13 @@ def main(argv: Sequence[str]) -> int:
     if ours or options:
         raise UsageError(f"{(ours or ['--trainer'])[0]} is about a folder of shards; write -o {args.output}/")
     sizes, only = bounds(args.size), words(args.only)
-    wishes(args.condition, None)  # what cannot be read is refused before the model is
+    classes = classes_of(args.model)
+    led = args.word if args.classifier and not classes else None
+    condition = wishes(args.condition, None if led else args.word, classes)
     from gendiff.model import load
     from gendiff.model.model import prior_scale
 
     model = load(args.model, device=pick_device(args.device))
-    classes = list(model.modality.classes)
-    led = args.word if args.classifier and not classes else None
-    condition = wishes(args.condition, None if led else args.word, classes)
     guide, guiding = _classifier(args, model, led)
     output = Path(args.output)
     check_output(output, model.modality, args.number)
@@ -278,8 +277,13 @@ def _writes_folders(source: str) -> bool:
 
 def classes_of(source: str) -> list[str]:
     """Return the classes that a model knows, if it knows some."""
-    classes = _adapter(source).get("classes")
-    return list(map(str, classes)) if isinstance(classes, list) else []
+    from gendiff.config import build
+
+    arguments = {name: value for name, value in _adapter(source).items() if name != "name"}
+    try:
+        return list(build(arguments).classes) if arguments else []
+    except UserError:
+        return []  # loading it says what is wrong
 
 
 def _adapter(source: str) -> dict[str, Any]:
