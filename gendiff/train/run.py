@@ -135,14 +135,23 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
+def began(folder: Path, what: str) -> tuple[Path, Any]:
+    """Return the configuration in a folder, its file and what it says: how what is to be resumed began.
+
+    Raises:
+        UserError: if there is none, or it is not YAML.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder}: holds no run to resume (no config.yaml); train without --resume")
+        raise UserError(f"{folder}: holds no {what} to resume (no config.yaml); leave --resume out")
     try:
-        settings = yaml.safe_load(read_text(path))
+        return path, yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
+    path, settings = began(folder, "run")
     hashes = settings.pop("sha256", None) if isinstance(settings, dict) else None
     settings = {"parent": None, "distill": None, **settings} if isinstance(hashes, dict) else settings
     if not isinstance(hashes, dict) or settings.keys() != OPTIONS.keys() - {"say", "resume"}:

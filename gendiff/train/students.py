@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from gendiff.data import resolve
-from gendiff.files import UserError, atomic_write, read_text
+from gendiff.files import UserError, atomic_write
 from gendiff.model import Model, load
-from gendiff.train.run import train
+from gendiff.train.run import began, train
 
 UPDATES = 2000
 """Training steps of a student."""
@@ -128,13 +128,7 @@ def students(first: int, last: int) -> list[int]:
 
 def _settings(folder: Path, names: Any) -> dict[str, Any]:
     """Return how a run in a folder began."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no distillation to resume (no config.yaml); leave --resume out")
-    try:
-        settings = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
+    path, settings = began(folder, "distillation")
     # training looks at the rest
     kinds: dict[str, Any] = {"model": str, "files": list, "steps": list, "trainer": (dict, type(None))}
     sound = isinstance(settings, dict) and settings.keys() == set(names)
