@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,26 +164,13 @@ RECIPES = {
         licence="MIT, as gendiff",
         limits=[FLUORINE],
     ),
-    "molecules-qm9": Recipe(
-        title="Small organic molecules of up to 9 heavy atoms (C, N, O) with all their hydrogens",
-        modality="molecules",
-        data="molecules/qm9.npz",
-        held_out="molecules/qm9.npz",
-        training={
-            "steps": 12_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "explicit"},
-        },
-        steps=100,
-        curve=(5, 12, 20, 50, 200),
-        guidance=1.0,
-        number=2000,
-        points=500,
-        readings=({"split": "train"}, {"split": "valid"}),
-        rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
-        credit=QM9,
-        licence="MIT, as gendiff",
-        limits=[FLUORINE],
-    ),
 }  # fmt: skip
+RECIPES["molecules-qm9"] = replace(
+    RECIPES["molecules-qm9-heavy"],
+    title="Small organic molecules of up to 9 heavy atoms (C, N, O) with all their hydrogens",
+    training={"steps": 12_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "explicit"}},
+    rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
+)
 
 
 def carve(recipe: Recipe, data: Path, work: Path) -> tuple[Path, Path]:
