@@ -208,25 +208,15 @@ def image_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable[[l
     return ImageArrays.from_images, Suite(held_out, training=training)
 
 
-class MoleculeJudge:
-    """The metrics of molecules against held-out ones, with EDM's rows where all atoms are modelled."""
-
-    def __init__(self, model: Model, training: Any, held_out: Any):
-        self.adapter: Any = model.modality
-        self.training, self.held_out = training, held_out
-        self.protocol = "edm,geometry" if self.adapter.hydrogens == "explicit" else "geometry"
-
-    def evaluate(self, drawn: Any) -> Table:
-        """Return the table of drawn molecules."""
-        rules = {"hydrogens": self.adapter.hydrogens, "rule": self.adapter.rule, "protocol": self.protocol}
-        return self.adapter.evaluate(drawn, self.held_out, training=self.training, **rules)
-
-
 def molecule_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable[[list[Any]], Any], Any]:
-    """Return how records become a set, and what judges sets of molecules."""
+    """Return how records become a set, and what judges sets of molecules: by EDM's rows too, if all atoms are there."""
+    from gendiff.modalities.molecules.metrics import Suite
     from gendiff.modalities.molecules.records import MoleculeArrays
 
-    return MoleculeArrays.from_mols, MoleculeJudge(model, training, held_out)
+    adapter: Any = model.modality
+    rules = {"hydrogens": adapter.hydrogens, "rule": adapter.rule}
+    rules["protocol"] = "edm,geometry" if adapter.hydrogens == "explicit" else "geometry"
+    return MoleculeArrays.from_mols, Suite(held_out, training=training, **rules)
 
 
 SUITES = {"sketches": sketch_suite, "images": image_suite, "molecules": molecule_suite}

@@ -42,6 +42,7 @@ from gendiff.modalities.molecules.records import MoleculeArrays
 __all__ = [
     "METRICS",
     "PROTOCOLS",
+    "Suite",
     "Table",
     "Verdict",
     "evaluate",
@@ -66,24 +67,14 @@ def smiles_set(molecules: MoleculeArrays, rule: Rule = "lookup", hydrogens: Hydr
     return _known(draw_bonds(modelled(molecules, hydrogens), rule, hydrogens))
 
 
-def evaluate(
-    generated: MoleculeArrays,
-    reference: MoleculeArrays,
-    *,
-    training: MoleculeArrays | None = None,
-    rule: Rule = "lookup",
-    hydrogens: Hydrogens = "explicit",
-    protocol: str | Sequence[str] = (),
-    strain: bool = True,
-    max_strain: int = 1000,
-    seed: int = 0,
-    n_resamples: int = 1000,
-    progress: Callable[[float], None] | None = None,
-) -> Table:
-    """Measure generated molecules, and a reference by the same procedure; the first lines of this module say how.
+def _known(taught: Drawn) -> set[str]:
+    return {*taught.smiles, *(taught.molecules.smiles or ())} - {""}
+
+
+class Suite:
+    """The metrics, with the bonds of real molecules drawn once, for any number of generated sets.
 
     Arguments:
-        generated: The molecules; bonds that they state are ignored.
         reference: Real molecules, for example the training set or a part that was held out.
         training: What the model was trained on, against which novelty is judged; the reference if None.
         rule: How bonds are read off coordinates: "lookup" or "rdkit".
@@ -96,46 +87,98 @@ def evaluate(
         strain: Whether to relax molecules with MMFF94s, the slow part (milliseconds per molecule).
         max_strain: Relax at most so many molecules of each set, drawn at random.
         seed: Seed of the bootstrap and of what is drawn at random.
-        n_resamples: Bootstrap resamples.
-        progress: Called with the fraction done, 0 to 1, now and then.
-
-    Returns:
-        The table. Stability is there with explicit hydrogens only; a number that does not apply is None (the
-        novelty of the training set, distances without molecules, …).
+        meter: Told of the work done on reference and training set.
 
     Raises:
         UserError: for the RDKit rule with implicit hydrogens, or a protocol that there is not or that needs hydrogens.
     """
-    asked_for = protocols.chosen(protocol, hydrogens)
-    sets = [modelled(one, hydrogens) for one in (generated, reference, reference if training is None else training)]
-    max_strain *= strain
-    total = sum(map(len, sets)) + COST * sum(min(max_strain, len(one)) for one in sets[:2])
+
+    def __init__(
+        self,
+        reference: MoleculeArrays,
+        *,
+        training: MoleculeArrays | None = None,
+        rule: Rule = "lookup",
+        hydrogens: Hydrogens = "explicit",
+        protocol: str | Sequence[str] = (),
+        strain: bool = True,
+        max_strain: int = 1000,
+        seed: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        self.protocols = protocols.chosen(protocol, hydrogens)
+        self.rule, self.hydrogens, self.seed = rule, hydrogens, seed
+        self.strain, self.max_strain = strain, max_strain * strain
+        self.old = self._draw(reference, self.max_strain, meter)
+        self.taught = self.old if training is None else self._draw(training, 0, meter, self.old)
+        self.known = _known(self.taught)
+
+    def _draw(self, molecules: MoleculeArrays, strain: int, meter: Meter | None, before: Drawn | None = None) -> Drawn:
+        """Draw the bonds of modelled atoms, unless the set before is the same."""
+        atoms = modelled(molecules, self.hydrogens)
+        names = asked.wanted(atoms)
+        if before and same_molecules(before.molecules, atoms) and set(names) <= set(before.found):
+            return before
+        return draw_bonds(atoms, self.rule, self.hydrogens, strain, self.seed, meter, names)
+
+    def evaluate(self, generated: MoleculeArrays, *, n_resamples: int = 1000, meter: Meter | None = None) -> Table:
+        """Return the table of one generated set.
+
+        Arguments:
+            generated: The molecules; bonds that they state are ignored.
+            n_resamples: Bootstrap resamples.
+            meter: Told of the work done.
+
+        Returns:
+            The table. Stability is there with explicit hydrogens only; a number that does not apply is None (the
+            novelty of the training set, distances without molecules, …).
+        """
+        meter = meter or Meter(None, 0)
+        options = {"n_resamples": n_resamples, "seed": self.seed}
+        old, new = self.old, self._draw(generated, self.max_strain, meter, self.old)
+        part, rest = split_content(old.content, new.content.n, self.seed)
+        left = _scores(new, self.known, self.hydrogens, options) | distances_between(new.content, old.content, options)
+        right = _scores(old, self.known, self.hydrogens, options) | distances_between(part, rest, options)
+        if old is self.taught:
+            right |= {"novelty": None, "valid_unique_new": None}
+        if not self.strain:
+            left = {name: value for name, value in left.items() if not name.startswith("strain")}
+        more, notes = protocols.rows(self.protocols, new, old, self.rule, self.hydrogens, options, meter.advance)
+        meter.advance(meter.total)
+        rows = [
+            Metric(name, row[0], left[name], right[name], *row[1:]) for name, row in METRICS.items() if name in left
+        ]
+        rows += [*asked.rows(new.molecules, list(new.found), new.found, options), *more]
+        facts = _facts(new, old, self.taught, self.rule, self.hydrogens, self.max_strain, options)
+        return Table(rows, facts | notes, "Generated molecules beside the reference")
+
+
+def evaluate(
+    generated: MoleculeArrays,
+    reference: MoleculeArrays,
+    *,
+    training: MoleculeArrays | None = None,
+    n_resamples: int = 1000,
+    progress: Callable[[float], None] | None = None,
+    **options: Any,
+) -> Table:
+    """Measure generated molecules, and a reference by the same procedure; the first lines of this module say how.
+
+    Arguments:
+        generated: The molecules; bonds that they state are ignored.
+        reference: Real molecules.
+        training: What the model was trained on; the reference if None.
+        n_resamples: Bootstrap resamples.
+        progress: Called with the fraction done, 0 to 1, now and then.
+        options: Others of :class:`Suite`.
+    """
+    sets = [generated, reference, reference if training is None else training]
+    relaxed = options.get("max_strain", 1000) * options.get("strain", True)
+    asked_for = protocols.chosen(options.get("protocol", ()), options.get("hydrogens", "explicit"))
+    total = sum(map(len, sets)) + COST * sum(min(relaxed, len(one)) for one in sets[:2])
     meter = Meter(progress, total + protocols.work(asked_for, *map(len, sets[:2])))
-    drawn: list[Drawn] = []
-    for one in sets:
-        equal = next((before for before in drawn if same_molecules(before.molecules, one)), None)
-        names = asked.wanted(one) if not drawn else []
-        most = max_strain if len(drawn) < 2 else 0
-        drawn.append(equal or draw_bonds(one, rule, hydrogens, most, seed, meter, names))
-    new, old, taught = drawn
-    known, options = _known(taught), {"n_resamples": n_resamples, "seed": seed}
-    part, rest = split_content(old.content, new.content.n, seed)
-    left = _scores(new, known, hydrogens, options) | distances_between(new.content, old.content, options)
-    right = _scores(old, known, hydrogens, options) | distances_between(part, rest, options)
-    if old is taught:
-        right |= {"novelty": None, "valid_unique_new": None}
-    if not strain:
-        left = {name: value for name, value in left.items() if not name.startswith("strain")}
-    more, notes = protocols.rows(asked_for, new, old, rule, hydrogens, options, meter.advance)
-    meter.advance(meter.total)
-    rows = [Metric(name, row[0], left[name], right[name], *row[1:]) for name, row in METRICS.items() if name in left]
-    rows += [*asked.rows(new.molecules, list(new.found), new.found, options), *more]
-    facts = _facts(new, old, taught, rule, hydrogens, max_strain, options)
-    return Table(rows, facts | notes, "Generated molecules beside the reference")
-
-
-def _known(taught: Drawn) -> set[str]:
-    return {*taught.smiles, *(taught.molecules.smiles or ())} - {""}
+    suite = Suite(reference, training=training, meter=meter, **options)
+    return suite.evaluate(generated, n_resamples=n_resamples, meter=meter)
 
 
 def _scores(drawn: Drawn, known: set[str], hydrogens: Hydrogens, options: dict[str, Any]) -> dict[str, Value | None]:
