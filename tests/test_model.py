@@ -23,7 +23,7 @@ from gendiff.config import describe
 from gendiff.denoise import AnalyticDenoiser
 from gendiff.modalities.molecules.encode import from_state
 from gendiff.model import FORMAT, Model
-from gendiff.model.batches import PAIRS_PER_BATCH, cut
+from gendiff.model.batches import ALIKE, PAIRS_PER_BATCH, cut, cut_batches
 from gendiff.model.model import prior_scale, takes_noise
 from gendiff.ops import Random
 from gendiff.process import GaussianProcess, JointProcess
@@ -345,13 +345,20 @@ def test_samples_of_one_size_are_drawn_together(model):
 
 def test_batches_are_bounded_in_samples_and_in_pairs():
     sizes = torch.randint(1, 200, (500,)).sort().values
-    cuts = cut(sizes, 64)
+    cuts = cut(sizes, 64, 64)
     assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])]
     assert cuts[-1][1] == 500
     for start, stop in cuts:
         assert stop - start <= 64
         assert stop - start == 1 or (stop - start) * int(sizes[stop - 1]) ** 2 <= PAIRS_PER_BATCH
-    assert cut(torch.tensor([10_000, 10_000]), 64) == [(0, 1), (1, 2)]
+    assert cut(torch.tensor([10_000, 10_000]), 64, 64) == [(0, 1), (1, 2)]
+
+
+def test_on_a_cpu_a_batch_of_some_samples_takes_none_of_another_size():
+    sizes = torch.tensor([5] * 3 + [6] * ALIKE + [7] * 2 * ALIKE + [9])
+    batches = cut_batches(sizes.flip(0), 256, torch.device("cpu"))
+    assert [sizes.flip(0)[rows].tolist() for rows in batches] == [[5] * 3 + [6] * ALIKE, [7] * 2 * ALIKE, [9]]
+    assert len(cut_batches(sizes, 256, torch.device("cuda"))) == 1
 
 
 # Folders that are not models, or not ours

@@ -277,7 +277,7 @@ def _batched(
 ) -> list[Any]:
     """Return what `make` says of all samples, in batches of nearly one size."""
     records: list[Any] = [None] * len(sizes)
-    batches = cut_batches(sizes, affordable(batch_size, model.denoiser.process))
+    batches = cut_batches(sizes, affordable(batch_size, model.denoiser.process), model.device)
     for k, rows in enumerate(batches):
         stream = random.select(rows)
         stream = Random(stream.seed, stream.indices, model.device, stream.draws)
@@ -434,7 +434,7 @@ def _path(
     u = torch.linspace(0, 1, n)
     sizes = (lengths[0] + u * (lengths[1] - lengths[0]) + 0.5).floor().long()
     result = Drawn([None] * n, list(range(n)), n)
-    batches = cut_batches(sizes, affordable(batch_size, process))
+    batches = cut_batches(sizes, affordable(batch_size, process), model.device)
     for k, rows in enumerate(batches):
         mask, share = size_mask(sizes[rows]).to(model.device), u[rows].to(model.device)
         x = {name: slerp(code[0], code[1], share) for name, code in ends.items()}

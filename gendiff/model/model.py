@@ -167,7 +167,7 @@ class Model:
         if guide is not None:
             denoiser = guide(denoiser)
         numbers = self.modality.draw_sizes(random, *sizes, asked or None)
-        batches = cut_batches(numbers, affordable(batch_size, denoiser.process))
+        batches = cut_batches(numbers, affordable(batch_size, denoiser.process), self.device)
         records: list[Any] = [None] * len(indices)
         with self.evaluating():
             for k, rows in enumerate(batches):
@@ -310,7 +310,7 @@ class Model:
         walker = sampler or _heun(steps)
         records: list[Any] = [None] * len(codes)
         with self.evaluating():
-            for rows in cut_batches(codes.sizes, affordable(batch_size, self.denoiser.process)):
+            for rows in cut_batches(codes.sizes, affordable(batch_size, self.denoiser.process), self.device):
                 batch = codes.batch(rows).to(self.device)
                 mask = batch.mask if batch.mask is not None else size_mask(codes.sizes[rows]).to(self.device)
                 x = walker(self.denoiser, batch.state, mask)
@@ -333,7 +333,7 @@ class Model:
         if batch_size < 1:
             raise UserError(f"--batch-size must be at least 1, got {batch_size}")
         parts: dict[str, list[torch.Tensor]] = {}
-        batches = cut_batches(data.sizes, affordable(batch_size, self.denoiser.process))
+        batches = cut_batches(data.sizes, affordable(batch_size, self.denoiser.process), self.device)
         with self.evaluating():
             for k, rows in enumerate(batches):
                 batch = data.batch(rows).to(self.device)
