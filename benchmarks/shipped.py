@@ -151,7 +151,7 @@ RECIPES = {
         data="molecules/qm9.npz",
         held_out="molecules/qm9.npz",
         training={
-            "steps": 20_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "implicit"},
+            "steps": 12_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "implicit"},
         },
         steps=100,
         curve=(5, 12, 20, 50, 200),
@@ -168,7 +168,7 @@ RECIPES = {
 RECIPES["molecules-qm9"] = replace(
     RECIPES["molecules-qm9-heavy"],
     title="Small organic molecules of up to 9 heavy atoms (C, N, O) with all their hydrogens",
-    training={"steps": 12_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "explicit"}},
+    training={"steps": 24_000, "preset": "tiny", "network": "transformer", "fitting": {"hydrogens": "explicit"}},
     rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
 )
 
