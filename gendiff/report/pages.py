@@ -56,6 +56,8 @@ def demo_page(
     commands: Sequence[str],
     pictures: Sequence[Picture] = (),
     beside: str = "the training set",
+    made: str = "Trained from scratch on a random half of the built-in data, then sampled.",
+    more: Sequence[Section] = (),
 ) -> None:
     """Write the page of a demo.
 
@@ -70,11 +72,14 @@ def demo_page(
         commands: How to do the same by hand.
         pictures: Larger pictures of how samples come to be.
         beside: What the reference of the table is.
+        made: One line on how the samples came to be.
+        more: Further sections, after the table.
     """
     times = {what: f"{value:.0f} s" for what, value in seconds.items()}
     sections: list[Section] = [
         Highlights({"drawn": f"{len(records):,}", **shares, **times}),
         Metrics(f"Beside {beside}", table),
+        *more,
         gallery(modality, records),
     ]
     if pictures:
@@ -84,7 +89,7 @@ def demo_page(
         path,
         f"gendiff demo: {modality.name}",
         sections,
-        "Trained from scratch on a random half of the built-in data, then sampled.",
+        made,
     )
 
 

@@ -15,7 +15,7 @@ from gendiff.files import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS = {"molecules": 3800, "sketches": 1500, "images": 1000}
+STEPS = {"molecules": 1200, "sketches": 1500, "images": 1000}
 """Training steps of each demo, in its module here."""
 
 
@@ -23,7 +23,8 @@ def build_parser() -> ArgumentParser:
     """Return the parser."""
     p = parser(
         "demo",
-        "Train on a random half of the built-in data, sample, judge, and write a page to look at: minutes on two CPU "
+        "Train on a random half of the built-in data (of molecules a model that comes with gendiff, and one from "
+        "scratch to compare), sample, judge, and write a page to look at: minutes on two CPU "
         "cores.",
         config=False,
     )
