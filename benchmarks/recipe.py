@@ -1,4 +1,4 @@
-"""What each part of the default recipe for molecules brings: the demo's training with one part changed at a time.
+"""What each part of the default recipe for molecules brings: training from scratch with one part changed at a time.
 
     python benchmarks/recipe.py --steps 4500 --seeds 0 1 --variants default adamw distances uniform-times
 

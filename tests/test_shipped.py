@@ -4,12 +4,14 @@ import importlib.util
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 from scribbles import scribbles
 
 from gendiff.cli import main
@@ -34,9 +36,11 @@ def benchmark(name):
 def test_recipes_measure_what_their_cards_show_and_count_the_whole_training(tmp_path):
     shipped = benchmark("shipped")
     for name, folder in MODELS.items():
-        card = (folder / "README.md").read_text(encoding="utf-8").partition("Quality against steps")[2]
-        rows = [int(steps) for steps in re.findall(r"^\| (\d+) \|", card, re.MULTILINE)]
         recipe = shipped.RECIPES[name]
+        first, _, card = (folder / "README.md").read_text(encoding="utf-8").partition("Quality against steps")
+        assert getattr(load(name).sampler, "temperature", 1.0) == recipe.temperature
+        assert ("| the same at temperature 1 |" in first) == (recipe.temperature != 1), name
+        rows = [int(steps) for steps in re.findall(r"^\| (\d+) \|", card, re.MULTILINE)]
         assert rows == sorted((*recipe.curve, recipe.steps)), name
     (tmp_path / "checkpoints").mkdir()
     torch.save({"elapsed": 750.0}, tmp_path / "checkpoints" / "last.ckpt")
@@ -53,7 +57,8 @@ def test_real_sketches_of_the_benchmark_are_none_that_its_judges_learnt_from():
 
 
 def test_those_that_are_promised_are_there():
-    assert {"images-mnist", "sketches-digits", "sketches-kanji"} <= MODELS.keys()
+    promised = {"images-mnist", "molecules-qm9", "molecules-qm9-heavy", "sketches-digits", "sketches-kanji"}
+    assert promised <= MODELS.keys()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -72,6 +77,19 @@ def test_a_model_is_small_and_says_what_it_is(name, capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert all(line in out for line in [name, info["title"], info["licence"], *info["highlights"]])
+
+
+def test_small_organic_molecules_are_drawn_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "molecules-qm9-heavy", "-n", "60", "--steps", "20", "-o", "drawn.sdf"]) == 0
+    mols = [mol for mol in Chem.SDMolSupplier("drawn.sdf") if mol is not None]
+    assert len(mols) >= 45  # measured: 94 %
+    sizes = [mol.GetNumHeavyAtoms() for mol in mols]
+    assert max(sizes) <= 9
+    assert np.mean(sizes) > 8  # of the data: 8.8
+    counts = Counter(atom.GetSymbol() for mol in mols for atom in mol.GetAtoms())
+    assert counts["C"] > counts["O"] > 0
+    assert counts["N"] > 5 * counts["F"]
 
 
 @pytest.mark.parametrize("name", MODELS)

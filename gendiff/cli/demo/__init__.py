@@ -15,7 +15,7 @@ from gendiff.files import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS = {"molecules": 1200, "sketches": 1500, "images": 1000}
+STEPS = {"molecules": 1000, "sketches": 1500, "images": 1000}
 """Training steps of each demo, in its module here."""
 
 
@@ -23,15 +23,14 @@ def build_parser() -> ArgumentParser:
     """Return the parser."""
     p = parser(
         "demo",
-        "Train on a random half of the built-in data (of molecules a model that comes with gendiff, and one from "
-        "scratch to compare), sample, judge, and write a page to look at: minutes on two CPU "
-        "cores.",
+        "Train on a random half of the built-in data, sample, judge, and write a page to look at: minutes on two CPU "
+        "cores. The demo of molecules adapts a model that comes with gendiff, and trains one from scratch to compare.",
         config=False,
     )
     p.add_argument("modality", nargs="?", type=str, default="molecules", help=f"what to generate: {', '.join(STEPS)}")
     p.add_argument("--out", type=str, default="gendiff-demo", help="folder to make")
     defaults = ", ".join(f"{name} {steps}" for name, steps in STEPS.items())
-    p.add_argument("--steps", type=int | None, default=None, help=f"training steps, batches of 64 ({defaults})")
+    p.add_argument("--steps", type=int | None, default=None, help=f"steps of each training, batches of 64 ({defaults})")
     p.add_argument("-n", "--number", type=int, default=200, help="samples to draw")
     p.add_argument("--seed", type=int, default=0, help="seed of the split, the training and the sampling")
     return p

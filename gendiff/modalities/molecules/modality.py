@@ -438,7 +438,7 @@ class Molecules(Modality):
     ) -> metrics.Table:
         """Return the metrics of `gendiff.modalities.molecules.metrics`; hydrogens "auto" are as in the reference."""
         hydrogens = cls.fit(reference).hydrogens if hydrogens == "auto" else hydrogens
-        return metrics.evaluate(generated, reference, hydrogens=hydrogens, **{"strain": not no_strain, **options})
+        return metrics.evaluate(generated, reference, hydrogens=hydrogens, **{"strain": not no_strain, **options})  # type: ignore[arg-type]
 
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:  # noqa: D102
         draw.grid_png(records, Path(path), **options)

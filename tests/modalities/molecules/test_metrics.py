@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from gendiff.files import UserError, load_npz
 from gendiff.modalities.molecules.bonds import infer_all
-from gendiff.modalities.molecules.metrics import evaluate, judge, smiles_set, stability, strain_energy
+from gendiff.modalities.molecules.metrics import Suite, evaluate, judge, smiles_set, stability, strain_energy
+from gendiff.modalities.molecules.metrics.drawn import draw_bonds
 from gendiff.modalities.molecules.records import MoleculeArrays
 
 QM9 = Path(os.environ.get("GENDIFF_DATA", "")) / "molecules" / "qm9.npz"
@@ -258,6 +259,36 @@ def test_without_strain_there_is_no_strain(real):
     table = evaluate(real, real, strain=False, n_resamples=20)
     assert not any(metric.name.startswith("strain") for metric in table.metrics)
     assert "strain" not in table.facts
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_suite_says_of_many_sets_what_is_said_of_each_alone(real, known, monkeypatch):
+    reference, training = real.select(range(12)), real.select(range(4, 18)) if known else None
+    options = {"training": training, "protocol": "edm", "max_strain": 3}
+    sets = [real.select(range(10, 20)), real.select(range(5)), reference]
+    alone = [evaluate(one, reference, n_resamples=20, **options).to_json() for one in sets]
+    drawn = []
+
+    def counted(molecules, *arguments):
+        drawn.append(len(molecules))
+        return draw_bonds(molecules, *arguments)
+
+    monkeypatch.setattr("gendiff.modalities.molecules.metrics.draw_bonds", counted)
+    suite = Suite(reference, **options)
+    assert [suite.evaluate(one, n_resamples=20).to_json() for one in sets] == alone
+    assert drawn == [12, *([14] if known else []), 10, 5]  # what is the reference is not drawn again
+
+
+def test_what_was_asked_for_is_said_by_the_generated_molecules_alone(real):
+    def asking(value):
+        target = {"target_logP": np.full(len(real), value)}
+        return MoleculeArrays(real.num_atoms, real.atomic_numbers, real.positions, properties=target)
+
+    def titles(*sets):
+        return [metric.title for metric in evaluate(*sets, strain=False, n_resamples=20).metrics]
+
+    assert "logP: median (asked: 1)" in titles(asking(1.0), asking(5.0))
+    assert not any(title.startswith("logP") for title in titles(real, asking(5.0)))
 
 
 def test_progress_rises_to_one(real):

@@ -113,13 +113,19 @@ class Suite:
         self.taught = self.old if training is None else self._draw(training, 0, meter, self.old)
         self.known = _known(self.taught)
 
-    def _draw(self, molecules: MoleculeArrays, strain: int, meter: Meter | None, before: Drawn | None = None) -> Drawn:
-        """Draw the bonds of modelled atoms, unless the set before is the same."""
+    def _draw(
+        self,
+        molecules: MoleculeArrays,
+        strain: int,
+        meter: Meter | None,
+        before: Drawn | None = None,
+        wanted: Sequence[str] = (),
+    ) -> Drawn:
+        """Draw the bonds of modelled atoms, unless the set before is the same and nothing more is wanted of it."""
         atoms = modelled(molecules, self.hydrogens)
-        names = asked.wanted(atoms)
-        if before and same_molecules(before.molecules, atoms) and set(names) <= set(before.found):
+        if before and not wanted and same_molecules(before.molecules, atoms):
             return before
-        return draw_bonds(atoms, self.rule, self.hydrogens, strain, self.seed, meter, names)
+        return draw_bonds(atoms, self.rule, self.hydrogens, strain, self.seed, meter, wanted)
 
     def evaluate(self, generated: MoleculeArrays, *, n_resamples: int = 1000, meter: Meter | None = None) -> Table:
         """Return the table of one generated set.
@@ -135,7 +141,8 @@ class Suite:
         """
         meter = meter or Meter(None, 0)
         options = {"n_resamples": n_resamples, "seed": self.seed}
-        old, new = self.old, self._draw(generated, self.max_strain, meter, self.old)
+        names = asked.wanted(generated)
+        old, new = self.old, self._draw(generated, self.max_strain, meter, self.old, names)
         part, rest = split_content(old.content, new.content.n, self.seed)
         left = _scores(new, self.known, self.hydrogens, options) | distances_between(new.content, old.content, options)
         right = _scores(old, self.known, self.hydrogens, options) | distances_between(part, rest, options)
@@ -148,7 +155,7 @@ class Suite:
         rows = [
             Metric(name, row[0], left[name], right[name], *row[1:]) for name, row in METRICS.items() if name in left
         ]
-        rows += [*asked.rows(new.molecules, list(new.found), new.found, options), *more]
+        rows += [*asked.rows(new.molecules, names, new.found, options), *more]
         facts = _facts(new, old, self.taught, self.rule, self.hydrogens, self.max_strain, options)
         return Table(rows, facts | notes, "Generated molecules beside the reference")
 
@@ -158,26 +165,34 @@ def evaluate(
     reference: MoleculeArrays,
     *,
     training: MoleculeArrays | None = None,
+    rule: Rule = "lookup",
+    hydrogens: Hydrogens = "explicit",
+    protocol: str | Sequence[str] = (),
+    strain: bool = True,
+    max_strain: int = 1000,
+    seed: int = 0,
     n_resamples: int = 1000,
     progress: Callable[[float], None] | None = None,
-    **options: Any,
 ) -> Table:
     """Measure generated molecules, and a reference by the same procedure; the first lines of this module say how.
 
-    Arguments:
-        generated: The molecules; bonds that they state are ignored.
-        reference: Real molecules.
-        training: What the model was trained on; the reference if None.
-        n_resamples: Bootstrap resamples.
-        progress: Called with the fraction done, 0 to 1, now and then.
-        options: Others of :class:`Suite`.
+    `progress` is called with the fraction done, 0 to 1, now and then; the other arguments are those of :class:`Suite`
+    and of its method.
     """
     sets = [generated, reference, reference if training is None else training]
-    relaxed = options.get("max_strain", 1000) * options.get("strain", True)
-    asked_for = protocols.chosen(options.get("protocol", ()), options.get("hydrogens", "explicit"))
-    total = sum(map(len, sets)) + COST * sum(min(relaxed, len(one)) for one in sets[:2])
-    meter = Meter(progress, total + protocols.work(asked_for, *map(len, sets[:2])))
-    suite = Suite(reference, training=training, meter=meter, **options)
+    total = sum(map(len, sets)) + COST * sum(min(max_strain * strain, len(one)) for one in sets[:2])
+    meter = Meter(progress, total + protocols.work(protocols.chosen(protocol, hydrogens), *map(len, sets[:2])))
+    suite = Suite(
+        reference,
+        training=training,
+        rule=rule,
+        hydrogens=hydrogens,
+        protocol=protocol,
+        strain=strain,
+        max_strain=max_strain,
+        seed=seed,
+        meter=meter,
+    )
     return suite.evaluate(generated, n_resamples=n_resamples, meter=meter)
 
 
