@@ -77,6 +77,11 @@ class Recipe:
 
 FLUORINE = "Fluorine is practically absent from this part of QM9 (10 atoms), and so from what is drawn."
 
+RADICALS = (
+    "Most of its valid molecules have an atom with a free valence (radicals, by the bond lengths): of 1,000, 734 at the"
+    " shipped temperature, which is why few molecules are stable. molecules-qm9-heavy draws whole ones."
+)
+
 QM9 = [
     "QM9: Ramakrishnan, Dral, Rupp, von Lilienfeld, Scientific Data 1, 140022 (2014), doi 10.1038/sdata.2014.22, in the"
     " split of EDM, without molecules whose geometries were not found again (CC0 according to third parties)",
@@ -172,6 +177,7 @@ RECIPES["molecules-qm9"] = replace(
     title="Small organic molecules of up to 9 heavy atoms (C, N, O) with all their hydrogens",
     training={"steps": 24_000, "preset": "tiny", "network": "transformer", "fitting": {"hydrogens": "explicit"}},
     temperature=0.7,
+    limits=[FLUORINE, RADICALS],
     rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
 )
 
