@@ -78,8 +78,8 @@ class Recipe:
 FLUORINE = "Fluorine is practically absent from this part of QM9 (10 atoms), and so from what is drawn."
 
 RADICALS = (
-    "Most of its valid molecules have an atom with a free valence (radicals, by the bond lengths): of 1,000, 734 at the"
-    " shipped temperature, which is why few molecules are stable. molecules-qm9-heavy draws whole ones."
+    "Most of its valid molecules have an atom with a free valence: radicals, which the line on strain counts. That is"
+    " why few molecules are stable. molecules-qm9-heavy draws whole ones."
 )
 
 QM9 = [
