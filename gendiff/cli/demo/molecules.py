@@ -73,7 +73,7 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
     gain = compared({f"from {START}": table, "from scratch": beside})
     say(f"\nWhat {START} brings, after {steps:,} steps of training each:")
     for what, values in gain.items():
-        say(f"  {what:<26}{values}")
+        say(f"  {what:<{max(map(len, gain))}}  {values}")
     write_json(out / "metrics.json", table.to_json())
     write_json(out / "scratch.json", beside.to_json())
     total = time.monotonic() - begin
