@@ -21,6 +21,12 @@ from torch import Tensor
 from gendiff.files import UserError, cache_folder, read_json
 from gendiff.ops import State
 
+SET = "data:"
+"""Before a name of examples: it is a data set's, whatever lies in the working directory."""
+
+PARTS = ("train", "valid", "test", "all")
+"""Parts that a data set can have."""
+
 
 @dataclass
 class Batch:
@@ -221,6 +227,8 @@ def locate(name: str) -> list[Path]:
     if name not in entries:
         raise UserError(f"no data set {name!r}; there are: {', '.join(entries)}")
     if "sources" not in entries[name]:
+        if part:
+            raise UserError(f"{name} has no part {part!r}; {name} alone is all of it")
         return [builtin(name)]
     folder = cache_folder() / "data" / name
     if not (folder / "dataset.json").is_file():
@@ -262,16 +270,30 @@ def _part_files(folder: Path, part: str, command: str) -> list[Path]:
 def resolve(words: Iterable[str | Path]) -> list[Path]:
     """Return files for what users name as examples: files as they are, and names of data sets as :func:`locate` does.
 
-    A file that exists comes before a data set of the same name. A folder that `gendiff data get NAME -o FOLDER` has
+    "qm9" and "qm9/test" are names, "./qm9" is a path, and so is any :class:`~pathlib.Path`. A name that a file or
+    folder has too could mean either, and which would change with the working directory: it is refused, unless the
+    folder holds that very set. "data:qm9" is always the data set. A folder that `gendiff data get NAME -o FOLDER` has
     made stands for the training part in it.
+
+    Raises:
+        UserError: for a name that could mean either, and as :func:`locate`.
     """
-    entries = manifest()
+    sets = manifest()
 
     def files(word: str | Path) -> list[Path]:
+        if isinstance(word, str) and word.startswith(SET):
+            return locate(word.removeprefix(SET))
         path = Path(word)
+        name, slash, part = str(word).partition("/")
+        if isinstance(word, str) and name in sets and (part or not slash):
+            if not path.exists():
+                return locate(word)
+            if part in ("", *PARTS) and prepared(path).get("name") != name:
+                here = "folder" if path.is_dir() else "file"
+                raise UserError(f"{word}: is a data set, and a {here} here; write {SET}{word} or ./{word}")
         if (path / "dataset.json").is_file():
             return _part_files(path, "", f"move the folder away, and gendiff data get NAME -o {path}")
-        return locate(str(word)) if str(word).partition("/")[0] in entries and not path.exists() else [path]
+        return [path]
 
     return [file for word in words for file in files(word)]
 

@@ -23,7 +23,13 @@ SLACK = 50_000_000
 
 def main(argv: Sequence[str]) -> int:
     """List, describe, fetch or copy out data sets."""
-    p = parser("data", "The data sets that gendiff knows: built-in ones, and public ones to fetch.", config=False)
+    p = parser(
+        "data",
+        "The data sets that gendiff knows: built-in ones, and public ones to fetch. Other commands take a name for its "
+        "files: qm9, which is its training part, or qm9/test. Where a file or folder here has the name too, data:qm9 "
+        "is the data set and ./qm9 what is here.",
+        config=False,
+    )
     p.add_argument("action", type=str, help="list, info or get")
     p.add_argument("name", type=str | None, nargs="?", default=None, help="data set, for info and get")
     p.add_argument(

@@ -220,17 +220,60 @@ def test_names_of_sets_stand_for_files(gendiff, publisher, tmp_path, monkeypatch
     assert locate("small-molecules") == [data.builtin("small-molecules")]
     with pytest.raises(UserError, match="qm9 has no part 'exam'; there are: train, valid, test"):
         locate("qm9/exam")
+    with pytest.raises(UserError, match="small-molecules has no part 'test'; small-molecules alone is all of it"):
+        locate("small-molecules/test")
     with pytest.raises(UserError, match="no data set 'qm99'; there are: qm9, table, small-molecules"):
         locate("qm99")
     monkeypatch.chdir(tmp_path)
     assert resolve(["a.sdf", "qm9/valid", "table"]) == [
         tmp_path.__class__("a.sdf"), folder / "qm9" / "valid.npz", folder / "table" / "t.csv",
     ]  # fmt: skip
-    (tmp_path / "table").write_text("a file of the user")
-    assert resolve(["table"]) == [tmp_path.__class__("table")]
     (folder / "qm9" / "train.npz").unlink()
     with pytest.raises(UserError, match=r"train\.npz: is gone; gendiff data get qm9 prepares it again"):
         locate("qm9")
+
+
+def test_a_name_that_is_also_a_file_here_is_refused_and_either_can_be_said(gendiff, publisher, tmp_path, monkeypatch):
+    """Else what a command learns from would change with the folder that it runs in."""
+    gendiff("data", "get", "table")
+    gendiff("data", "get", "qm9")
+    sets, path = publisher.cache / "data", tmp_path.__class__
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table").write_text("a file of the user")
+    (tmp_path / "qm9" / "test").mkdir(parents=True)
+    (tmp_path / "qm9" / "mine.sdf").write_text("a file of the user")
+    for word, here in (("table", "file"), ("qm9", "folder"), ("qm9/test", "folder")):
+        with pytest.raises(UserError) as caught:
+            resolve([word])
+        assert str(caught.value) == f"{word}: is a data set, and a {here} here; write data:{word} or ./{word}"
+    assert resolve(["data:table", "data:qm9", "data:qm9/test", "qm9/valid"]) == [
+        sets / "table" / "t.csv", sets / "qm9" / "train.npz", sets / "qm9" / "test.npz", sets / "qm9" / "valid.npz",
+    ]  # fmt: skip
+    assert resolve(["./table", path("table"), "./qm9", "qm9/", "./qm9/test", tmp_path / "qm9", "qm9/mine.sdf"]) == [
+        path("table"), path("table"), path("qm9"), path("qm9"), path("qm9/test"), tmp_path / "qm9", path("qm9/mine.sdf")
+    ]  # fmt: skip
+    assert resolve([path("small-molecules")]) == [path("small-molecules")]  # a Path is a path, there or not
+    with pytest.raises(UserError, match="no data set 'qm99'"):
+        resolve(["data:qm99"])
+
+
+def test_a_folder_that_holds_the_very_set_may_have_its_name(gendiff, publisher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gendiff("data", "get", "qm9", "-o", "qm9")
+    assert resolve(["qm9"]) == [tmp_path.__class__("qm9/train.npz")]
+    gendiff("data", "get", "table", "-o", "small-molecules")
+    with pytest.raises(UserError, match=r"write data:small-molecules or \./small-molecules"):
+        resolve(["small-molecules"])
+    assert resolve(["./small-molecules"]) == [tmp_path.__class__("small-molecules/t.csv")]
+
+
+def test_training_on_a_name_that_is_also_a_folder_is_one_line(gendiff, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    result = gendiff("train", "images", "digits", "--out", "run")
+    assert (result.status, result.out) == (1, "")
+    assert result.err == ("gendiff: error: digits: is a data set, and a folder here; write data:digits or ./digits\n")
+    assert [item.name for item in tmp_path.iterdir()] == ["digits"]
 
 
 def test_list_and_info_know_what_is_here(gendiff, publisher):
