@@ -29,7 +29,8 @@ from gendiff.metrics import Value, share
 from gendiff.modalities.molecules import metrics
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.records import MoleculeArrays
-from gendiff.model.edit import resampled_plan, sampler_of
+from gendiff.model.keep import resampled_plan
+from gendiff.model.tasks import sampler_of
 
 
 def cuts(mol: Chem.Mol, task: str) -> list[list[int]]:

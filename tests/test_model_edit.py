@@ -15,8 +15,9 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.files import UserError
 from gendiff.modality import Part, Task
 from gendiff.model import Model
-from gendiff.model.edit import chosen, find_task, sampler_of, slerp
+from gendiff.model.edit import slerp
 from gendiff.model.keep import Framed, adrift, agreement, guided_plan
+from gendiff.model.tasks import chosen, find_task, sampler_of
 from gendiff.ops import Random
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.sample import Ancestral, Heun, Table
@@ -518,6 +519,19 @@ def test_bad_numbers_are_one_line(task, options, message):
     given = [SHAPES[0, :2]] * (2 if task == "interpolate" else 1)
     with pytest.raises(UserError, match=message):
         shapes().edit(given, task, **({"n": 2} | options))
+
+
+def test_the_work_begins_when_all_is_checked():
+    begun = []
+    made = shapes().edit([SHAPES[0, :2]], "grow", 2, steps=2, resamples=1, begin=begun.append).records
+    assert len(made) == 2
+    assert [len(part) for (part,) in begun] == [2]
+    for options in ({"n": 0}, {"sizes": (9, 12)}, {"guidance": 2.0}, {"resamples": 0}, {"only": ["new"]}):
+        with pytest.raises(UserError):
+            shapes().edit([SHAPES[0, :2]], "grow", **({"n": 2} | options), begin=begun.append)
+    with pytest.raises(UserError, match="-n 1 makes fewer than the 2"):
+        shapes().edit([SHAPES[0, :2]] * 2, "vary", 1, begin=begun.append)
+    assert len(begun) == 1
 
 
 def test_categories_have_no_codes_to_walk_between():

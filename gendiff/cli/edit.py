@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wishes, words
 from gendiff.cli.sample import check_output, classes_of, pick_device, protect, read_sidecar, sidecar_of, write_samples
 from gendiff.files import UserError, ending, write_json
+
+if TYPE_CHECKING:
+    from gendiff.modality import Part
 
 
 def build_parser(tasks: bool = True) -> ArgumentParser:
@@ -168,7 +170,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{output}: is the input, which would be lost; choose another -o")
     from gendiff.model import load
     from gendiff.model.digest import digest
-    from gendiff.model.edit import NUMBER, chosen, find_task, sampler_of, walks
+    from gendiff.model.edit import NUMBER
+    from gendiff.model.tasks import check, chosen, find_task, sampler_of, walks
 
     model = load(args.model, device=pick_device(args.device))
     task, todo = find_task(model.modality, args.task)
@@ -177,34 +180,41 @@ def main(argv: Sequence[str]) -> int:
         number = 1
     check_output(output, model.modality, NUMBER if number is None else number)
     protect(output, [])
-    records, report = model.modality.read_parts(args.input, task)
-    for line in report.lines():
-        say(line)
-    records = chosen(records, which)
     options = {"side": args.side, "mask": args.mask, "box": args.box, "factor": args.factor}
     options = {name: value for name, value in options.items() if value is not None}
+    asked: dict[str, Any] = {
+        "keep": keep,
+        "sizes": sizes,
+        "strength": args.strength,
+        "steps": args.steps,
+        "resamples": args.resamples,
+        "condition": condition,
+        "only": only,
+        "batch_size": args.batch_size,
+        **options,
+    }
+    if args.task:  # else it may be the input's to say
+        check(model, task, number, **asked)
+    records, report = model.modality.read_parts(args.input, task)
+    records = chosen(records, which)
     task, todo = find_task(model.modality, args.task, records, options)
-    used = {name: value for name, value in options.items() if name == "side" or name in todo.uses}
-    notes = _notes(model.modality, records, task, keep, **used)
-    for note in notes:
-        say(note)
+    notes: list[str] = []
+
+    def tell(parts: Sequence[Part]) -> None:
+        notes.extend(dict.fromkeys(part.note for part in parts if part.note))
+        for line in [*report.lines(), *notes]:
+            say(line)
+
     begin = time.monotonic()
     drawn = model.edit(
         records,
         task,
         number,
         seed=args.seed,
-        keep=keep,
-        sizes=sizes,
-        strength=args.strength,
-        steps=args.steps,
-        resamples=args.resamples,
-        condition=condition,
         guidance=args.guidance,
-        only=only,
-        batch_size=args.batch_size,
+        begin=tell,
         progress=step_bar("editing"),
-        **options,
+        **asked,
     )
     seconds = time.monotonic() - begin
     written = write_samples(
@@ -245,17 +255,6 @@ def main(argv: Sequence[str]) -> int:
     if remark:
         say(remark)
     return 0
-
-
-def _notes(modality: Any, records: Any, task: str, keep: list[int] | None, **options: Any) -> list[str]:
-    """Return what there is to say of the input before the work, which it may spare; nothing where it will be refused.
-
-    Arguments as :meth:`gendiff.modality.Modality.parts`.
-    """
-    with suppress(UserError):
-        parts = modality.parts(records, task, keep, **options)
-        return list(dict.fromkeys(part.note for part in parts if part.note))
-    return []
 
 
 def numbers(text: str | None, option: str = "--keep") -> list[int] | None:

@@ -35,15 +35,15 @@ from torch import Tensor
 from gendiff.files import UserError
 from gendiff.guide import ILVR, Gradient, sdedit
 from gendiff.guide.constraint import offset
-from gendiff.modality import Modality, Part, Task
+from gendiff.modality import Part, Task
 from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.keep import GRADIENT, Framed, adrift, agreement, guided_plan, resampled_plan
 from gendiff.model.model import Model, guided
+from gendiff.model.tasks import check, chosen, find_task, sampler_of, walks
 from gendiff.ops import Random, State, expand, size_mask
-from gendiff.sample import Heun, Sampler
+from gendiff.sample import Sampler
 
-PATH_STEPS = 50
 NUMBER = 40
 """How many samples are made of one input, by default."""
 
@@ -72,6 +72,7 @@ def edit(
     only: Sequence[str] | str = (),
     batch_size: int = 256,
     max_draws: int | None = None,
+    begin: Callable[[list[Part]], Any] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Drawn:
@@ -109,6 +110,7 @@ def edit(
             are n. Not for a path.
         batch_size: Samples computed together.
         max_draws: Give up after this many draws (100 n with `only`).
+        begin: Called with what the edit starts from, once all is checked and before the work.
         progress: Called with (steps done, steps in all) for the first round of draws.
         options: What else the task takes. Of images "inpaint" and "uncrop" take `mask`, what is to be drawn: booleans
             (H, W), or (k, H, W) for k inputs, or the file of a picture in which it is white, and `box`, a rectangle (x,
@@ -122,29 +124,20 @@ def edit(
     options = {name: value for name, value in {"side": side, **options}.items() if value is not None}
     task, todo = find_task(model.modality, task, records, options)
     only = only.replace(",", " ").split() if isinstance(only, str) else only
-    if "new" in only:
-        raise UserError("--only new is not known here; gendiff evaluate says what is new")
-    model.modality.keep([], only, set())  # an unknown word is refused before the work
-    if keep is not None and todo.kind != "keep":
-        raise UserError(f"--keep belongs to {_words(model.modality, 'keep')}; {task} may change every element")
-    if todo.kind in ("noise", "path") and sizes != (None, None):
-        raise UserError(
-            f"--size belongs to {_words(model.modality, 'keep', 'ask')}; {task} takes its sizes from the input"
-        )
-    for name in options:
-        if name != "side" and name not in todo.uses:
-            raise UserError(f"--{name} belongs to {_users(model.modality, name)}; {task} has no use for it")
+    numbers: dict[str, Any] = {"strength": strength, "steps": steps, "resamples": resamples, "batch_size": batch_size}
+    check(model, task, n, keep=keep, sizes=sizes, condition=condition, only=only, **numbers, **options)
     parts = model.modality.parts(records, task, keep, **options)
     whole = parts[0].whole
     if whole and sizes != (None, None):
         raise UserError(f"--size: what comes of {task} is as large as the model has it; leave it out")
     n = (len(parts) if todo.kind != "path" and len(parts) > 1 else NUMBER) if n is None else n
-    if todo.kind != "path" and 0 < n < len(parts):
+    if todo.kind != "path" and n < len(parts):
         raise UserError(f"-n {n} makes fewer than the {len(parts):,} that are given; --which 3 takes the third alone")
-    if todo.kind == "path" and only:
-        raise UserError(f"--only draws until there are enough, and the steps of {task} are fixed; leave it out")
     wish = Wish.of(model, parts, todo, condition, guidance)
     walker = sampler_of(model, task, steps)
+    bounds = None if whole or todo.kind in ("noise", "path") else _bounds(model, parts[0], sizes, wish)
+    if begin is not None:
+        begin(parts)
     with model.evaluating():
         if todo.kind == "path":
             return _path(model, parts[0], parts[1], n, seed, walker, wish, batch_size, progress)
@@ -154,13 +147,6 @@ def edit(
             make = _keep(model, parts, walker, todo, walks(todo, resamples), wish)
         else:
             make = _ask(model, parts, walker, wish, todo.kind == "follow")
-        bounds = None if whole or todo.kind == "noise" else _bounds(parts[0], sizes)
-        if bounds:
-            try:
-                model.modality.draw_sizes(Random(seed, 1), *bounds, wish(torch.zeros(1, dtype=torch.long)))
-            except UserError as error:
-                hint = f"{parts[0].hint}; " if parts[0].hint else ""
-                raise UserError(f"{error}; {hint}--size bounds the size of the result") from None
 
         def draw(indices: Tensor) -> list[Any]:
             random, told = Random(seed, indices), wish(indices)
@@ -174,60 +160,6 @@ def edit(
         result = collect(n, draw, good, only, batch_size, max_draws)
         result.remark = parts[0].remark(result.records)
         return result
-
-
-def chosen(records: Any, which: Sequence[int] | int | None) -> Any:
-    """Return the records of these numbers, from 1, in their order; all if None.
-
-    Raises:
-        UserError: for a number that there is not.
-    """
-    if which is None:
-        return records
-    numbers = [which] if isinstance(which, int) else list(which)
-    if wrong := [number for number in numbers if not 1 <= number <= len(records)]:
-        raise UserError(f"--which names number {wrong[0]}, and the input has {len(records):,}")
-    rows = [number - 1 for number in numbers]
-    return [records[row] for row in rows] if isinstance(records, list) else records.select(rows)
-
-
-def find_task(
-    modality: Modality, word: str | None = None, records: Any = None, options: Mapping[str, Any] | None = None
-) -> tuple[str, Task]:
-    """Return a task of a modality under its name; by default the first, or the one that its `usual_task` names.
-
-    Arguments:
-        modality: The modality.
-        word: The name.
-        records: What is to be edited, where it is known.
-        options: What else is known of what is to be done with them.
-
-    Raises:
-        UserError: if there is no such task, or none at all.
-    """
-    if not modality.tasks:
-        raise UserError(f"{modality.name} cannot be edited yet")
-    if word is None:
-        word = next(iter(modality.tasks)) if records is None else modality.usual_task(records, options or {})
-    if word not in modality.tasks:
-        raise UserError(f"--task must be one of {', '.join(modality.tasks)} for {modality.name}, got {word!r}")
-    return word, modality.tasks[word]
-
-
-def walks(todo: Task, resamples: int | None = None) -> int:
-    """Return how often each step of a task of the kind "keep" is walked: as users say, or as the task has it."""
-    return todo.resamples if resamples is None else resamples
-
-
-def _users(modality: Modality, option: str) -> str:
-    """Return the words of the tasks that take an option."""
-    words = [word for word, task in modality.tasks.items() if option in task.uses]
-    return " and ".join(words) or "other modalities or models"
-
-
-def _words(modality: Modality, *kinds: str) -> str:
-    """Return the words of the tasks of some kinds: "grow and link"."""
-    return " and ".join(word for word, task in modality.tasks.items() if task.kind in kinds) or "other modalities"
 
 
 @dataclass
@@ -288,27 +220,25 @@ def _batched(
     return records
 
 
-def sampler_of(model: Model, task: str | None, steps: int | None = None) -> Sampler:
-    """Return the sampler of a task; arguments as :func:`edit`.
+def _bounds(
+    model: Model, part: Part, sizes: tuple[int | None, int | None], wish: Wish
+) -> tuple[int | None, int | None]:
+    """Return the bounds that were asked for, or the part's own, with at least one element more than stays.
 
     Raises:
-        UserError: for steps < 1, or no such task.
+        UserError: if they leave no size that the model knows.
     """
-    _, todo = find_task(model.modality, task)
-    if steps is not None and steps < 1:
-        raise UserError(f"--steps must be at least 1, got {steps}")
-    if todo.kind == "path":
-        return Heun(steps or PATH_STEPS)
-    return model.tuned(steps or todo.levels if todo.kind == "keep" else steps)
-
-
-def _bounds(part: Part, sizes: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
-    """Return the bounds that were asked for, or the part's own, with at least one element more than stays."""
     low, high = part.sizes if sizes == (None, None) else sizes
     least = len(part) + 1
     if high is not None and high < least:
         raise UserError(f"--size allows {high} at most, and {len(part)} stay; allow {least} or more, or keep fewer")
-    return max(low or least, least), high
+    bounds = max(low or least, least), high
+    try:
+        model.modality.draw_sizes(Random(0, 1), *bounds, wish(torch.zeros(1, dtype=torch.long)))
+    except UserError as error:
+        hint = f"{part.hint}; " if part.hint else ""
+        raise UserError(f"{error}; {hint}--size bounds the size of the result") from None
+    return bounds
 
 
 def _keep(model: Model, parts: Sequence[Part], sampler: Sampler, todo: Task, resamples: int, wish: Wish) -> Make:
@@ -317,8 +247,6 @@ def _keep(model: Model, parts: Sequence[Part], sampler: Sampler, todo: Task, res
     The known elements come first. Where their place in the frame of the state is not known before the rest is, it moves
     with the state (:meth:`gendiff.space.ZeroCenterOfMass.impose`), or the entries that it decides are free.
     """
-    if resamples < 1:
-        raise UserError(f"--resamples must be at least 1, got {resamples}")
     process, weight = model.denoiser.process, todo.agreement
     plan = (
         guided_plan(model, sampler, -(-resamples // GRADIENT)) if weight else resampled_plan(model, sampler, resamples)
@@ -344,8 +272,6 @@ def _keep(model: Model, parts: Sequence[Part], sampler: Sampler, todo: Task, res
 
 def _noise(model: Model, parts: Sequence[Part], strength: float, sampler: Sampler, wish: Wish) -> Make:
     """Return how to draw variations of a part."""
-    if not 0 <= strength <= 1:
-        raise UserError(f"--strength must lie in [0, 1] (0 the input itself, 1 a fresh sample), got {strength:g}")
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
         mask, own = size_mask(sizes).to(model.device), _own(parts, random)
@@ -408,10 +334,6 @@ def _path(
     other: what has no partner comes out of the noise, or goes into it, one element after another, in its place among
     the rows (:attr:`gendiff.modality.Part.order`). Wholes, as images are, have nothing to match.
     """
-    if n < 2:
-        raise UserError(f"-n must be at least 2 for a path, both ends included, got {n}")
-    if batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {batch_size}")
     process = model.denoiser.process
     parts = first.match(second)
     lengths = torch.tensor([len(part) for part in parts])

@@ -87,6 +87,10 @@ def test_tasks_and_formats(gendiff, fragment, tmp_path):
         (("--only", "new"), 1, "--only new is not known here"),
         (("--only", "pretty"), 1, "not 'pretty'"),
         (("--device", "abacus"), 1, "--device abacus"),
+        (("--keep", "3,4"), 1, "no heavy atom is kept"),
+        (("--guidance", "2"), 1, "--guidance 2 strengthens a condition, and none is given"),
+        (("--mask", "hole.png"), 1, "--mask belongs to other modalities or models; grow has no use for it"),
+        (("-o", "out.docx"), 1, "out.docx: cannot write .docx; choose from .sdf"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(gendiff, fragment, tmp_path, words, status, message):
@@ -96,7 +100,46 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(gendiff, fragment, tmp
     assert message in done.err
     assert done.err.startswith("gendiff: error: ")
     assert done.err.count("\n") == 1
+    assert done.out == ""
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--task", "shrink"), "--task must be one of grow, link, vary, interpolate"),
+        (("--task", "vary", "--keep", "1"), "--keep belongs to grow and link; vary may change every element"),
+        (("--task", "vary", "--size", "3"), "--size belongs to grow and link"),
+        (("--task", "vary", "--strength", "1.5"), "--strength must lie in [0, 1]"),
+        (("--task", "vary", "--factor", "2"), "--factor belongs to other modalities"),
+        (("--task", "grow", "--steps", "0"), "--steps must be at least 1, got 0"),
+        (("--task", "grow", "--resamples", "0"), "--resamples must be at least 1, got 0"),
+        (("--task", "grow", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
+        (("--task", "grow", "-n", "0"), "-n must be at least 1, got 0"),
+        (("--task", "grow", "--condition", "logP=2"), "'logP' cannot be asked of this model"),
+        (("--task", "grow", "--only", "pretty"), "not 'pretty'"),
+        (("--task", "interpolate", "-n", "1"), "-n must be at least 2 for a path"),
+        (("--task", "interpolate", "--only", "valid"), "--only draws until there are enough"),
+        (("-o", "out.docx"), "out.docx: cannot write .docx"),
+        (("-o", "mine.sdf"), "mine.sdf: already exists and holds no samples of gendiff"),
+        (("-o", "mine.sdf/out.sdf"), "mine.sdf: is a file, and mine.sdf/out.sdf would lie in it"),
+        (("--task", "grow"), "gone.sdf: no such file"),
+    ],
+)
+def test_bad_options_are_told_before_the_input_is_read(gendiff, tmp_path, monkeypatch, words, message):
+    """There is no input; without another mistake that is the error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.sdf").write_text("mine")
+    done = gendiff("edit", examples.run(), "gone.sdf", "-o", "out.sdf", *words)
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert message in done.err
+
+
+def test_what_was_read_is_said_before_the_work(gendiff, fragment, tmp_path):
+    done = gendiff("edit", examples.run(), fragment, "-n", 1, "-o", tmp_path / "out.sdf", *FAST)
+    first, second = done.out.splitlines()[:2]
+    assert first.startswith("read 1 molecule from fragment.sdf: ")
+    assert second.startswith("1 molecules in ")
 
 
 def test_the_input_is_never_written_over(gendiff, fragment):
