@@ -56,7 +56,7 @@ from gendiff.model import Model, load
 from gendiff.model.digest import digest
 from gendiff.model.folder import model_folder
 from gendiff.ops import Random
-from gendiff.sample import DDIM, Heun, Sampler
+from gendiff.sample import SAMPLERS, Sampler
 from gendiff.train.optimizer import MuonAdamW
 
 TERMS = 50
@@ -256,7 +256,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-n", type=int, default=1000, help="molecules of each seed (1000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the samples (0)")
     parser.add_argument("--steps", type=int, nargs="+", help="steps of the samplers (each model's own)")
-    parser.add_argument("--samplers", nargs="+", choices=("default", "ddim", "heun"), default=["default"])
+    parser.add_argument("--samplers", nargs="+", choices=("default", *SAMPLERS), default=["default"])
     parser.add_argument("--strain", type=int, default=200, help="valid molecules of each seed to relax (200)")
     parser.add_argument("--train-steps", type=int, default=20, help="timed training steps (20; 0 for none)")
     parser.add_argument("--batch-size", type=int, help="of training (that of the model's run, else 64)")
@@ -273,13 +273,10 @@ def parse(words: list[str] | None) -> argparse.Namespace:
 
 def samplers(model: Model, options: argparse.Namespace) -> list[tuple[str, Sampler]]:
     """The samplers to try, by a word each."""
-    grid = getattr(model.sampler, "grid", "uniform")
     made: list[tuple[str, Sampler]] = []
     for steps in options.steps or [None]:
         for word in options.samplers:
-            tuned = model.tuned(steps)
-            number = steps or getattr(tuned, "steps", 50)
-            sampler = {"default": tuned, "ddim": DDIM(number, grid), "heun": Heun(number, grid)}[word]
+            sampler = model.tuned(steps, sampler=None if word == "default" else word)
             made.append((f"{type(sampler).__name__} {getattr(sampler, 'steps', '')}".strip(), sampler))
     return made
 

@@ -245,6 +245,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
         ({"n": 0}, "-n must be at least 1, got 0"),
         ({"n": -3}, "-n must be at least 1, got -3"),
         ({"n": 2, "steps": 0}, "--steps must be at least 1, got 0"),
+        ({"n": 2, "sampler": "best"}, "--sampler: there is no sampler 'best'; choose from ddim, ancestral, heun"),
         ({"n": 2, "batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ({"n": 2, "only": ["vaild"]}, "--only knows valid, connected and new, not 'vaild'"),
         ({"n": 2, "only": ["new"]}, "--reference FILE"),
@@ -268,6 +269,31 @@ def test_steps_and_temperature_change_the_sampler_and_nothing_else_of_it(model):
     ):
         with pytest.raises(UserError, match=words):
             model.tuned(**options)
+
+
+def test_a_sampler_may_be_named_and_is_then_as_if_it_were_the_models(model):
+    model.sampler = Ancestral(8, "quadratic", temperature=0.5)
+    assert describe(model.tuned(sampler="heun")) == describe(Heun(8, "quadratic"))
+    assert describe(model.tuned(3, 0.5, "ddim")) == describe(DDIM(3, "quadratic", temperature=0.5))
+    assert model.tuned(sampler="ancestral") is model.sampler
+    mine = Heun(5)
+    assert model.tuned(7, sampler=mine) is mine
+    by_name, by_hand = (
+        raw(examples.model()).sample(4, **options)
+        for options in ({"sampler": "heun", "steps": 3}, {"sampler": Heun(3)})
+    )
+    for (_, a, _), (_, b, _) in zip(by_name, by_hand, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_named_sampler_scales_its_start_by_the_temperature_and_only_by_that():
+    """That of the model is its sampler's own: noise taken in by ancestral steps is no noise to start from."""
+    model = normal_dots(Ancestral(6, temperature=0.3))
+    warm, cold = (torch.stack(model.sample(50, sampler="heun", temperature=tau)) for tau in (None, 0.5))
+    torch.testing.assert_close(warm, torch.stack(model.sample(50, sampler=Heun(6))), rtol=0, atol=0)
+    torch.testing.assert_close(cold, 0.5 * warm, rtol=1e-4, atol=1e-5)
+    film = model.film(50, frames=3, sampler="heun", temperature=0.5)
+    torch.testing.assert_close(torch.stack(film[-1]), cold, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("sampler", [DPMSolver(20), Heun(10), UniPC(10), DDIM(20)], ids=repr_of)

@@ -65,11 +65,18 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
     p.add_argument("--seed", type=int, default=0, help="seed; sample i depends on it and i alone")
     p.add_argument("--steps", type=int | None, default=None, help="sampling steps (default: the model's)")
     p.add_argument(
+        "--sampler",
+        type=str | None,
+        default=None,
+        help="another sampler, on the grid of times of the model's and in as many steps: ddim, ancestral, heun, "
+        "dpm-solver++ or unipc; heun evaluates the network twice a step, the others once (default: the model's)",
+    )
+    p.add_argument(
         "--temperature",
         type=float | None,
         default=None,
         help="scale of the noise taken in or, by a sampler that takes none in, started from, 0 to 1: less is safer and "
-        "more alike (default: the model's)",
+        "more alike (default: the model's, 1 with another --sampler)",
     )
     add_size(p, "bounds of the number of elements, as modelled atoms or points: 12-20, 12-, -20 or 12")
     p.add_argument(
@@ -163,6 +170,7 @@ def main(argv: Sequence[str]) -> int:
     from gendiff.model.model import prior_scale
 
     model = load(args.model, device=pick_device(args.device))
+    sampler = model.tuned(args.steps, args.temperature, args.sampler)
     guide, guiding = _classifier(args, model, led)
     output = Path(args.output)
     check_output(output, model.modality, args.number)
@@ -186,9 +194,9 @@ def main(argv: Sequence[str]) -> int:
     begin = time.monotonic()
     drawn = model.draw(
         args.number,
-        steps=args.steps,
         seed=args.seed,
         temperature=args.temperature,
+        sampler=sampler,
         sizes=sizes,
         only=only,
         known=known,
@@ -199,7 +207,6 @@ def main(argv: Sequence[str]) -> int:
         progress=step_bar("sampling"),
     )
     seconds = time.monotonic() - begin
-    sampler = model.tuned(args.steps, args.temperature)
     written = write_samples(
         model,
         drawn,
@@ -219,7 +226,7 @@ def main(argv: Sequence[str]) -> int:
     if args.film:
         options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
         frames = model.film(
-            min(args.number, FILMED), seed=args.seed, steps=args.steps, temperature=args.temperature, **options
+            min(args.number, FILMED), seed=args.seed, temperature=args.temperature, sampler=sampler, **options
         )
         model.modality.film(frames, args.film)
         say(f"how the first {len(frames[0])} came out of noise: {args.film}")
@@ -312,6 +319,7 @@ def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
         seed=args.seed,
         steps=args.steps,
         temperature=args.temperature,
+        sampler=args.sampler,
         sizes=sizes,
         only=only,
         reference=reference or (run_files(args.model) if "new" in only else []),

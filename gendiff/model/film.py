@@ -89,7 +89,7 @@ def film(
     seed: int = 0,
     steps: int | None = None,
     temperature: float | None = None,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     **options: Any,
 ) -> list[list[Any]]:
     """Return how the first `n` samples of a seed come out of noise.
@@ -102,7 +102,7 @@ def film(
         seed: Seed.
         steps: Steps of the sampler (its default).
         temperature: As :meth:`gendiff.model.Model.draw`.
-        sampler: Another sampler.
+        sampler: Another sampler, or the name of one, as :meth:`gendiff.model.Model.tuned`.
         options: `sizes`, `condition`, `guidance`, `guide`, `batch_size`, `progress`, and whatever else
             :meth:`gendiff.model.Model.draw_at` takes.
 
@@ -118,7 +118,7 @@ def film(
         raise UserError(f"-n must be at least 1, got {n}")
     if frames < 2:
         raise ValueError(f"frames must be at least 2, noise and data, got {frames}")
-    chosen = sampler or model.tuned(steps, temperature)
+    chosen = model.tuned(steps, temperature, sampler)
     recorder = _Recorder(chosen, frames, model.modality.decode)
     last = model.draw_at(torch.arange(n), seed, recorder, prior_scale=prior_scale(chosen, temperature), **options)
     before = [recorder.records[index] for index in range(n)]

@@ -21,7 +21,7 @@ from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
-from gendiff.sample import Heun, Sampler
+from gendiff.sample import Heun, Sampler, named
 
 Guide = Callable[[AnyDenoiser], AnyDenoiser]
 """Guidance: a denoiser in, a denoiser out."""
@@ -60,20 +60,40 @@ class Model:
         self.denoiser.to(device)
         return self
 
-    def tuned(self, steps: int | None = None, temperature: float | None = None) -> Sampler:
+    def tuned(
+        self, steps: int | None = None, temperature: float | None = None, sampler: Sampler | str | None = None
+    ) -> Sampler:
         """Return the default sampler with another number of steps or, if it has one, another temperature.
 
         What a temperature does to samples of a sampler without one, :func:`prior_scale` says.
 
+        Arguments:
+            steps: Number of steps (its own).
+            temperature: Temperature (its own).
+            sampler: Name of one to take the place of the default, on its grid of times and in as many steps
+                (:func:`gendiff.sample.named`); a sampler is returned as it is.
+
         Raises:
-            UserError: for steps < 1, or a temperature outside [0, 1].
+            UserError: for steps < 1, a temperature outside [0, 1], or a name that there is not or whose sampler cannot
+                take the fields of the model.
         """
         if steps is not None and steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
+        if sampler is not None and not isinstance(sampler, str):
+            return sampler
+        chosen = self.sampler if sampler is None else self._named(sampler)
         changes: dict[str, Any] = {} if steps is None else {"steps": steps}
-        if temperature is not None and hasattr(self.sampler, "temperature"):
+        if temperature is not None and hasattr(chosen, "temperature"):
             changes["temperature"] = temperature
-        return build({**describe(self.sampler), **changes}, "sampler") if changes else self.sampler
+        return build({**describe(chosen), **changes}, "sampler") if changes else chosen
+
+    def _named(self, name: str) -> Sampler:
+        try:
+            sampler = named(name, self.sampler)
+            sampler.check(self.denoiser.process)
+        except ValueError as error:
+            raise UserError(f"--sampler: {error}") from None
+        return sampler
 
     def sample(self, n: int, **options: Any) -> list[Any]:
         """Return `n` new records of the modality (here RDKit molecules); options as :meth:`draw`."""
@@ -86,7 +106,7 @@ class Model:
         steps: int | None = None,
         seed: int = 0,
         temperature: float | None = None,
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
         sizes: tuple[int | None, int | None] = (None, None),
         only: Sequence[str] | str = (),
         known: set[str] | None = None,
@@ -107,7 +127,7 @@ class Model:
             seed: Seed.
             temperature: Scale of the noise that the sampler takes in on its way or, if it takes none, of the noise that
                 it starts from (:func:`prior_scale`), 0 to 1 (its default); less is safer and more alike.
-            sampler: Another sampler.
+            sampler: Another sampler, or the name of one, as :meth:`tuned`.
             sizes: Smallest and largest number of elements (None: as in the training data).
             only: Keep only records that meet these words of the modality ("valid", "connected", "new").
             known: Identities of examples, against which "new" is judged.
@@ -128,7 +148,7 @@ class Model:
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         self.modality.keep([], only, set())  # an unknown word is refused before the work
-        chosen = sampler or self.tuned(steps, temperature)
+        chosen = self.tuned(steps, temperature, sampler)
         scale = prior_scale(chosen, temperature)
 
         def draw(indices: torch.Tensor) -> list[Any]:

@@ -4,6 +4,7 @@ from gendiff.sample.ddim import DDIM, Ancestral
 from gendiff.sample.heun import Heun
 from gendiff.sample.langevin import Langevin
 from gendiff.sample.multistep import DPMSolver
+from gendiff.sample.named import SAMPLERS, named
 from gendiff.sample.ode import RK45
 from gendiff.sample.plan import Plan, Step, Table, downward
 from gendiff.sample.predictor_corrector import PredictorCorrector
@@ -16,6 +17,7 @@ from gendiff.schedule import time_grid
 __all__ = [
     "DDIM",
     "RK45",
+    "SAMPLERS",
     "Ancestral",
     "DPMSolver",
     "Heun",
@@ -30,6 +32,7 @@ __all__ = [
     "UniPC",
     "downward",
     "draw_categories",
+    "named",
     "repaint_plan",
     "time_grid",
 ]

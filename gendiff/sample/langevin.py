@@ -11,7 +11,7 @@ from torch import Tensor
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, refuse_categories
+from gendiff.sample.sampler import Evaluate, Sampler
 
 
 def langevin(x: State, score: State, size: Mapping[str, Tensor], noise: State) -> State:
@@ -61,6 +61,7 @@ class Langevin(Sampler):
     """
 
     order = 1
+    no_categories = "a category has no score"
 
     def __init__(self, steps: int = 232, grid: str = "log_snr", corrections: int = 5, step_size: float = 0.062):
         super().__init__(steps, grid)
@@ -81,7 +82,6 @@ class Langevin(Sampler):
         memory: dict[str, Any],
     ) -> State:
         """Carry the state to s and walk its chain there; to clean data, take the estimate."""
-        refuse_categories(process, type(self).__name__)
         if step.last:
             return evaluate(x, step.t).data
         for name in process.fields:

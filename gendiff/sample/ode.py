@@ -10,7 +10,7 @@ from torch import Tensor
 from gendiff.ops import Random, State, expand
 from gendiff.process import JointProcess
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, refuse_categories
+from gendiff.sample.sampler import Evaluate, Sampler
 from gendiff.schedule import Schedule, coefficients
 from gendiff.solve import rk45
 
@@ -45,6 +45,7 @@ class RK45(Sampler):
     """
 
     order = 5
+    no_categories = "a category has no score"
 
     def __init__(self, steps: int = 2, grid: str = "log_snr", rtol: float = 1e-5, atol: float = 1e-5):
         super().__init__(steps, grid)
@@ -63,7 +64,6 @@ class RK45(Sampler):
         memory: dict[str, Any],
     ) -> State:
         """Solve the flow from t to s."""
-        refuse_categories(process, type(self).__name__)
         batch = len(x[process.clock])
 
         def scale(z: State, t: Tensor) -> State:

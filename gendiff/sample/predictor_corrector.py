@@ -11,7 +11,7 @@ from gendiff.process import JointProcess
 from gendiff.sample.ddim import Ancestral
 from gendiff.sample.langevin import langevin
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, refuse_categories
+from gendiff.sample.sampler import Evaluate, Sampler
 
 
 class PredictorCorrector(Sampler):
@@ -46,6 +46,7 @@ class PredictorCorrector(Sampler):
     """
 
     order = 1
+    no_categories = "a category has no score"
 
     def __init__(
         self,
@@ -76,7 +77,6 @@ class PredictorCorrector(Sampler):
         memory: dict[str, Any],
     ) -> State:
         """Predict, then correct unless that was clean data."""
-        refuse_categories(process, type(self).__name__)
         x = self.predictor.step(evaluate, x, step, process, mask, random, memory)
         if step.last:
             return x

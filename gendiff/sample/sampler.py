@@ -43,6 +43,9 @@ class Sampler(Configurable):
     order: int
     """Order of convergence to the exact flow (to the exact law, for random samplers), verified by a test."""
 
+    no_categories: str = ""
+    """Why categorical fields are refused, where they are."""
+
     def __init__(self, steps: int = 50, grid: str = "uniform"):
         time_grid(steps, "uniform" if grid in ("log_snr", "karras") else grid)
         self.steps, self.grid = steps, grid
@@ -50,6 +53,15 @@ class Sampler(Configurable):
     def plan(self, process: JointProcess, start: float = 1.0) -> Plan:
         """Return the plan from time `start` down to clean data."""
         return downward(time_grid(self.steps, self.grid, process.schedule, start))
+
+    def check(self, process: JointProcess) -> None:
+        """Check that this sampler can walk a process.
+
+        Raises:
+            ValueError: for a categorical field, if it takes none.
+        """
+        if self.no_categories:
+            refuse_categories(process, type(self).__name__, self.no_categories)
 
     @torch.no_grad()
     def __call__(
@@ -74,8 +86,12 @@ class Sampler(Configurable):
             hooks: Constraints.
             plan: Pairs (t, s); by default :meth:`plan` from t = 1.
             progress: Called with (steps done, steps in all).
+
+        Raises:
+            ValueError: for a process that :meth:`check` refuses, or a plan that cannot be walked.
         """
         process = denoiser.process
+        self.check(process)
         first = x_t[process.clock]
         random = random or Random(0, len(first), first.device)
         table = Table(process, self.plan(process) if plan is None else plan, x_t)
@@ -220,7 +236,7 @@ class _NoRandom(Random):
         )
 
 
-def refuse_categories(process: JointProcess, what: str, why: str = "a category has no score") -> None:
+def refuse_categories(process: JointProcess, what: str, why: str) -> None:
     """Raise a ValueError that names the first categorical field, if there is one.
 
     Arguments:

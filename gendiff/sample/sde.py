@@ -9,7 +9,7 @@ from torch import Tensor
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, refuse_categories
+from gendiff.sample.sampler import Evaluate, Sampler
 
 
 class ReverseSDE(Sampler):
@@ -42,6 +42,7 @@ class ReverseSDE(Sampler):
     """
 
     order = 1
+    no_categories = "a category has no score"
 
     def __init__(self, steps: int = 1000, grid: str = "uniform", noise: float = 1.0):
         super().__init__(steps, grid)
@@ -60,7 +61,6 @@ class ReverseSDE(Sampler):
         memory: dict[str, Any],
     ) -> State:
         """One step of Euler and Maruyama; to clean data, take the estimate."""
-        refuse_categories(process, type(self).__name__)
         if not all(level.alpha for level in (*step.at.values(), *step.to.values())):
             raise ValueError(
                 "ReverseSDE cannot stand where alpha = 0, for its drift is infinite there; start the plan below, as in "

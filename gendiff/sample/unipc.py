@@ -11,7 +11,7 @@ from gendiff.ops import Random, State
 from gendiff.process import JointProcess
 from gendiff.sample.multistep import shares, weights
 from gendiff.sample.plan import Step
-from gendiff.sample.sampler import Evaluate, Sampler, combine, refuse_categories
+from gendiff.sample.sampler import Evaluate, Sampler, combine
 
 VARIANTS = ("bh1", "bh2")
 
@@ -43,6 +43,8 @@ class UniPC(Sampler):
     References: | UniPC (Zhao et al., 2023) | https://arxiv.org/abs/2302.04867
     """
 
+    no_categories = "its draws cannot be corrected"
+
     def __init__(self, steps: int = 50, grid: str = "uniform", predictor_order: int = 2, variant: str = "bh2"):
         super().__init__(steps, grid)
         if predictor_order not in (1, 2, 3):
@@ -65,7 +67,6 @@ class UniPC(Sampler):
         memory: dict[str, Any],
     ) -> State:
         """Correct the state with the estimate made from it, and predict the next one."""
-        refuse_categories(process, type(self).__name__, "its draws cannot be corrected")
         estimate = evaluate(x, step.t)
         result = {}
         for name in x:

@@ -27,6 +27,7 @@ from gendiff.model import Drawn, Model, load
 from gendiff.model.digest import digest
 from gendiff.model.model import prior_scale
 from gendiff.model.origin import origin
+from gendiff.sample import Sampler
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
 from gendiff.train.shards import LOCK, Shards, candidates
@@ -43,6 +44,7 @@ def generate(
     seed: int = 0,
     steps: int | None = None,
     temperature: float | None = None,
+    sampler: Sampler | str | None = None,
     sizes: tuple[int | None, int | None] = (None, None),
     only: Sequence[str] = (),
     reference: Sequence[str | Path] = (),
@@ -71,6 +73,7 @@ def generate(
         steps: Steps of the sampler (the model's).
         temperature: Of the sampler (the model's), or scale of the noise that samples start from; see
             :meth:`gendiff.model.Model.draw`.
+        sampler: Another sampler, or the name of one, as :meth:`gendiff.model.Model.tuned`.
         sizes: Smallest and largest number of elements.
         only: Keep only samples that are all of these: "valid", "connected", "new".
         reference: Files of examples, against which "new" is judged.
@@ -114,7 +117,7 @@ def generate(
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
         examples, _ = model.modality.read(reference, on_error="skip", **(reading or {}))
         known = model.modality.known(examples)
-    sampler = model.tuned(steps, temperature)
+    sampler = model.tuned(steps, temperature, sampler)
     draw = {
         "seed": seed,
         "sampler": sampler,

@@ -22,9 +22,12 @@ import examples
 from gendiff import __version__, load
 from gendiff.cli import COMMANDS
 from gendiff.cli.sample import read_sidecar, sidecar_of
+from gendiff.config import describe
 from gendiff.data import manifest
 from gendiff.files import sha256
 from gendiff.modalities.molecules.modality import Molecules
+from gendiff.model import Model
+from gendiff.sample import SAMPLERS, Heun
 
 WARM = ("--steps", 10, "--temperature", 1)
 QUICK = ("--steps", 2, "--batch-size", 8, "--previews", 0)
@@ -147,6 +150,28 @@ def test_what_is_written_says_how_it_was_made(gendiff, tmp_path):
             assert all(np.isfinite(float(mol.GetProp(name))) for name in ("QED", "logP", "MW"))
         else:
             assert mol.GetProp("reason")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_another_sampler_takes_the_place_of_the_models(gendiff, tmp_path, name):
+    """In its steps and on its grid, unless they are given; the file and its sidecar are those of Python."""
+    run, path = examples.run(), tmp_path / "new.npz"
+    result = gendiff("sample", run, "-n", 4, "--sampler", name, "--steps", 3, "-o", path)
+    assert (result.status, result.err) == (0, "")
+    model = load(run)
+    expected = model.tuned(3, sampler=name)
+    sidecar = read_sidecar(path)
+    assert (sidecar["sampler"], sidecar["prior_scale"]) == (describe(expected), 1.0)
+    drawn, _ = Molecules.read([path], strict=False, fragments="keep")
+    model.write(model.sample(4, sampler=expected), tmp_path / "python.npz")
+    mine, _ = Molecules.read([tmp_path / "python.npz"], strict=False, fragments="keep")
+    np.testing.assert_array_equal(drawn.positions, mine.positions)
+
+
+def test_help_names_the_samplers(gendiff):
+    words = " ".join(gendiff("sample", "--help").out.split()).replace("- ", "-")  # a line may end behind a hyphen
+    assert all(name in words for name in SAMPLERS)
+    assert "heun evaluates the network twice a step" in words
 
 
 def test_the_same_words_give_the_same_samples(gendiff, tmp_path):
@@ -575,6 +600,16 @@ def test_a_word_elsewhere_on_the_line_is_no_modality(gendiff, tmp_path):
     assert "nothing.sdf" in said.err
     said = gendiff("train", "--resume", "molecules", *words)
     assert (said.status, "write the modality first" in said.err) == (2, True)
+
+
+def test_a_film_shows_the_sampler_that_was_asked_for(gendiff, tmp_path, monkeypatch):
+    film, filmed = Model.film, []
+    monkeypatch.setattr(Model, "film", lambda *args, **options: filmed.append(options) or film(*args, **options))
+    words = ("-n", 2, "--sampler", "heun", "--steps", 2, "--temperature", 0.5, "-o", tmp_path / "a.npz")
+    said = gendiff("sample", "sketches-digits", *words, "--film", tmp_path / "a.gif")
+    assert (said.status, said.err) == (0, "")
+    assert describe(filmed[0]["sampler"]) == describe(Heun(2)) == read_sidecar(tmp_path / "a.npz")["sampler"]
+    assert filmed[0]["temperature"] == 0.5
 
 
 def test_a_film_of_shards_is_refused(gendiff, tmp_path):

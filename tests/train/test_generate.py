@@ -17,9 +17,12 @@ from processes import shared
 from rdkit import Chem
 
 import examples
+from gendiff.cli import main
+from gendiff.config import describe
 from gendiff.download import alone
 from gendiff.files import UserError, sha256
 from gendiff.model import load
+from gendiff.sample import Heun
 from gendiff.train.generate import Candidates, ShardTask, generate
 from gendiff.train.shards import Shards
 
@@ -134,6 +137,17 @@ def test_the_manifest_and_the_records_say_how_they_were_made(folder, reference):
     record = json.loads((reference / "shard-000003.json").read_text())
     assert (record["made"], record["range"], record["number"], record["device"]) == ("samples", [12, 14], 2, "cpu")
     assert record["sampler"] == facts["sampler"]
+
+
+def test_another_sampler_draws_them_and_is_recorded(folder, tmp_path):
+    words = ("sample", folder / "model", "-n", 5, "--sampler", "heun", "--steps", 2, "--temperature", 0.5)
+    assert main([str(word) for word in (*words, "--shard-size", 4, "-o", f"{tmp_path}/new/")]) == 0
+    facts, model = manifest(tmp_path / "new"), load(folder / "model")
+    assert (facts["sampler"], facts["prior_scale"]) == (describe(Heun(2)), 0.5)
+    drawn = model.draw(5, sampler=Heun(2), temperature=0.5).records
+    for mine, theirs in zip(molecules(tmp_path / "new"), drawn, strict=True):
+        positions = [mol.GetConformer().GetPositions() for mol in (mine, theirs)]
+        np.testing.assert_allclose(*positions, atol=2e-3)
 
 
 def test_of_kept_samples_they_hold_the_first(folder, filtered):
@@ -385,6 +399,7 @@ def test_a_finished_folder_stays_as_it_is(folder, copied, monkeypatch):
     [
         ({"seed": 1}, "begun with seed 0, not 1"),
         ({"steps": 4}, "begun with sampler"),
+        ({"sampler": "heun"}, "begun with sampler"),
         ({"number": 15}, "begun with number 14, not 15"),
         ({"shard_size": 5}, "begun with shard_size 4, not 5"),
         ({"only": ["valid"]}, "begun with only"),
@@ -465,6 +480,7 @@ def test_a_folder_in_use_is_refused(folder, tmp_path):
         ({"only": ["pretty"]}, "--only knows valid, connected and new, not 'pretty'"),
         ({"only": ["new"]}, "name them with --reference"),
         ({"steps": 0}, "--steps must be at least 1"),
+        ({"sampler": "best"}, "--sampler: there is no sampler 'best'"),
         ({"sizes": (90, 99)}, "no size between 90 and 99"),
         ({"guidance": 2.0}, "--guidance 2 strengthens a condition"),
         ({"condition": {"logP": 1.0}}, "'logP' cannot be asked of this model"),

@@ -339,9 +339,12 @@ def test_categories_have_no_code_and_no_density_and_samplers_of_scores_say_so(tm
     source = [str(tmp_path / "model"), str(examples.write(tmp_path / "mine.sdf", 2))]
     encoding = ["encode", *source, "-o", str(tmp_path / "a.npz")]
     judging = ["logprob", *source, "-o", str(tmp_path / "a.csv"), "--method", "flow"]
-    for words in (encoding, judging):
+    drawing = ["sample", source[0], "--sampler", "unipc", "-n", "2", "-o"]
+    for words in (encoding, judging, [*drawing, str(tmp_path / "a.sdf")], [*drawing, f"{tmp_path / 'new'}/"]):
         assert main(words) == 1
         assert "'element' is categorical" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "mine.sdf"}
+    assert main([*drawing, str(tmp_path / "a.sdf"), "--sampler", "heun", "--steps", "2"]) == 0
     with pytest.raises(ValueError, match="'element' is categorical"):
         model.sample(1, sampler=ReverseSDE(3))
 
