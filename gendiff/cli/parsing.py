@@ -7,11 +7,12 @@ import io
 import math
 import re
 import sys
-from collections.abc import Sequence
+from argparse import SUPPRESS, Action
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from gendiff.files import UserError
 
@@ -135,8 +136,23 @@ OURS = {
 """Options of Lightning's Trainer that gendiff sets itself."""
 
 
+USEFUL = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "max_epochs",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+)
+"""Options of Lightning's Trainer that the help of a command names; there are four times as many."""
+
+
 def add_trainer(command: ArgumentParser, **defaults: Any) -> None:
     """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning.
+
+    The help of the command names a few of them, and `--trainer.help` explains all.
 
     Arguments:
         command: Gets them.
@@ -147,6 +163,51 @@ def add_trainer(command: ArgumentParser, **defaults: Any) -> None:
     command.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
     ours = {"devices": 1, "use_distributed_sampler": False, **defaults}
     command.set_defaults({f"trainer.{name}": value for name, value in ours.items()})
+    command.add_argument(
+        "--trainer.help",
+        action=_TrainerHelp,
+        help="explain the options of Lightning's Trainer and exit; of use are, among others, "
+        + ", ".join(f"--trainer.{name}" for name in USEFUL),
+    )
+    command.formatter_class = _Brief
+
+
+class _Brief(DefaultHelpFormatter):
+    """Leaves Lightning's options out."""
+
+    def shows(self, action: Action) -> bool:
+        return not _lightning(action)
+
+    def add_usage(self, usage: str | None, actions: Iterable[Action], *args: Any, **more: Any) -> None:
+        super().add_usage(usage, filter(self.shows, actions), *args, **more)
+
+    def add_argument(self, action: Action) -> None:
+        if self.shows(action):
+            super().add_argument(action)
+
+
+class _Lightning(_Brief):
+    """Leaves all others out."""
+
+    def shows(self, action: Action) -> bool:
+        return _lightning(action)
+
+
+class _TrainerHelp(Action):
+    """Shows the help of Lightning's options."""
+
+    def __init__(self, option_strings: Sequence[str], help: str, **_: Any):
+        super().__init__(option_strings, SUPPRESS, nargs=0, default=SUPPRESS, help=help)
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        parser.formatter_class, parser.description = _Lightning, None
+        parser.usage = f"{parser.prog} ... [--trainer.NAME VALUE ...]"
+        parser.print_help()
+        parser.exit()
+
+
+def _lightning(action: Action) -> bool:
+    return any(option.startswith("--trainer") and option != "--trainer.help" for option in action.option_strings)
 
 
 def say(line: str) -> None:

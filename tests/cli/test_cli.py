@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import sys
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import yaml
 from processes import shared
 from rdkit import Chem
@@ -21,6 +23,7 @@ from rdkit import Chem
 import examples
 from gendiff import __version__, load
 from gendiff.cli import COMMANDS
+from gendiff.cli.parsing import OURS
 from gendiff.cli.sample import read_sidecar, sidecar_of
 from gendiff.config import describe
 from gendiff.data import manifest
@@ -63,18 +66,35 @@ def test_help_explains_every_option_with_its_default(gendiff, command):
         assert len(re.sub(r"\((required|type|default).*", "", text).split()) > 2, f"{option} is not explained"
 
 
-def test_help_of_training_names_lightnings_options(gendiff):
-    text = gendiff("train", "--help").out
+@pytest.mark.parametrize("command", ["train", "sample", "distill"])
+def test_help_is_of_gendiffs_options_and_names_lightnings(gendiff, command):
+    text = gendiff(command, "--help").out
+    assert len(text.splitlines()) < 130
+    assert re.findall(r"\n  (--trainer\S*)", text) == ["--trainer.help"]
     for name in (
         "max_epochs",
         "accelerator",
         "devices",
+        "num_nodes",
         "precision",
         "accumulate_grad_batches",
         "gradient_clip_val",
         "strategy",
     ):
         assert f"--trainer.{name}" in text
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "distill"])
+def test_lightnings_options_have_a_help_of_their_own(gendiff, command):
+    result = gendiff(command, "--trainer.help")
+    assert (result.status, result.err) == (0, "")
+    text = result.out
+    explained = set(re.findall(r"\n  --trainer\.(\w+)", text))
+    known = set(inspect.signature(pl.Trainer).parameters)
+    assert explained == known - OURS
+    assert "Number of GPU nodes" in " ".join(text.split())
+    assert "--seed" not in text
+    assert ("gradient_clip_val" in text, "default: 1.0" in text) == (True, command != "sample")  # gendiff's defaults
     for name in ("logger", "callbacks", "enable_progress_bar", "default_root_dir"):  # gendiff's own affair
         assert f"--trainer.{name} " not in text
 
