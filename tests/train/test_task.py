@@ -14,6 +14,7 @@ from gendiff.modalities.molecules.modality import Molecules
 from gendiff.model import load
 from gendiff.ops import Random
 from gendiff.train import train
+from gendiff.train.muon import Muon
 from gendiff.train.task import DiffusionTask
 
 
@@ -125,7 +126,7 @@ def plain_training(records, *, steps, batch_size, seed, peak, decay, accumulate=
     small = [p for p in denoiser.parameters() if p.dim() == 2 and min(p.shape) < 8]
     vectors = [p for p in denoiser.parameters() if p.dim() == 1]
     optimizers = [
-        torch.optim.Muon(large, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(large, weight_decay=0.01),
         torch.optim.AdamW(
             [{"params": small, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}], fused=True
         ),
@@ -138,7 +139,7 @@ def plain_training(records, *, steps, batch_size, seed, peak, decay, accumulate=
         (losses.mean() / accumulate).backward()
         if (k + 1) % accumulate:
             continue
-        # The norm in Lightning's order: Muon's bfloat16 makes of a last digit here four thousandths of a step.
+        # The norm in the order of Lightning, to the last digit
         ordered = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(ordered, clip)
         for optimizer in optimizers:
