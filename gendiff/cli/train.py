@@ -90,6 +90,11 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         help="steps between checkpoints; a minute without one brings one too",
     )
     p.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through torch's compiler, which takes minutes at the start: for long runs on a GPU",
+    )
+    p.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
     add_options(p, kind, "read", "fit")
@@ -137,6 +142,7 @@ def main(argv: Sequence[str]) -> int:
             "average",
             "previews",
             "checkpoint_every",
+            "compile",
             "resume",
             "on_error",
         )

@@ -16,11 +16,12 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from gendiff.data import Ragged, batch_stream, resolve
+from gendiff.data import Grids, Ragged, batch_stream, resolve
 from gendiff.files import UserError, atomic_write, check_file, read_text
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
 from gendiff.model.digest import digest
+from gendiff.nn.compiled import compiled
 from gendiff.ops import Random
 from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
 from gendiff.train.lightning import end_others, make_trainer, silence
@@ -50,6 +51,7 @@ def train(
     average: float = 0.999,
     previews: int = 3,
     checkpoint_every: int = 1000,
+    compile: bool = False,
     resume: bool = False,
     on_error: str = "stop",
     reading: dict[str, Any] | None = None,
@@ -85,6 +87,8 @@ def train(
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
         checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.
+        compile: Run the network through torch's compiler (:func:`gendiff.nn.compiled.compiled`): worth its minutes in
+            long runs on a GPU.
         resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
         on_error: "stop" at a bad record, or "skip" it.
         reading: Further options of the modality's reader.
@@ -153,7 +157,7 @@ def began(folder: Path, what: str) -> tuple[Path, Any]:
 def _resume(folder: Path, say: Callable[[str], Any] | None) -> Model:
     path, settings = began(folder, "run")
     hashes = settings.pop("sha256", None) if isinstance(settings, dict) else None
-    settings = {"parent": None, "distill": None, **settings} if isinstance(hashes, dict) else settings
+    settings = {"parent": None, "distill": None, "compile": False, **settings} if isinstance(hashes, dict) else settings
     if not isinstance(hashes, dict) or settings.keys() != OPTIONS.keys() - {"say", "resume"}:
         raise UserError(f"{path}: is not the configuration of a run of this version")
     _check_types(settings, f"{path}: ")
@@ -281,7 +285,8 @@ def _run(
             say("no checkpoint was written yet: starting over")
         batches = Stream(data, settings["batch_size"], settings["seed"], task).loader()
         try:
-            with keeper.interruptible():
+            dynamic = None if isinstance(data, Grids) else True
+            with keeper.interruptible(), compiled(denoiser.network, dynamic, settings["compile"]):
                 trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
         except KeyboardInterrupt:
             if not writes:
