@@ -14,8 +14,9 @@ molecules. Diverged samples count as neither stable nor valid.
 
 With --nll, -log p of molecules of --data in nats, of coordinates in Å and elements, log p(N) included: the bound on
 200 levels of log SNR; and, for models with noise at t = 0, the bound on EDM's own chain of 1000 steps, of which 50 are
-drawn at random for each molecule. With --baseline, EDM's network written plainly (benchmarks/egnn.py), 9 layers of 256,
-at the same batch size, padded as EDM pads, in turns with the model's training.
+drawn at random for each molecule. With --compile the network runs through torch's compiler, whose work is not timed;
+operations are counted of the plain network. With --baseline, EDM's network written plainly (benchmarks/egnn.py), 9
+layers of 256, at the same batch size, padded as EDM pads, in turns with the model's training.
 
 Results are kept in --out/results.jsonl, one line each; what is there for the same weights, data and settings is not
 computed again, and a line that a killed run left half is dropped. The table is made from the lines.
@@ -44,6 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gendiff import __version__
 from gendiff.config import describe
 from gendiff.data import Batch, Ragged, batch_stream, builtin, resolve
+from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, sha256
 from gendiff.likelihood import variational_bound
 from gendiff.metrics import Value, bootstrap, share
@@ -118,7 +120,7 @@ class Results:
         return self.answers[key]
 
 
-def train(model: Model, data: Ragged, batch_size: int, steps: int, plain: Any) -> dict[str, Any]:
+def train(model: Model, data: Ragged, batch_size: int, steps: int, plain: Any, fused: bool = False) -> dict[str, Any]:
     """Seconds of training steps of a copy of the model, by turns with those of the plain network if there is one."""
     device = model.device
     denoiser, objective = copy.deepcopy(model.denoiser).train(), model.modality.objective().to(device)
@@ -136,14 +138,16 @@ def train(model: Model, data: Ragged, batch_size: int, steps: int, plain: Any) -
 
     batches = [data.batch(next(stream)).to(device) for _ in range(steps)]
     sizes = [random.choice(data.sizes.numpy(), batch_size).tolist() for _ in batches]
-    step(batches[0])
     if plain is not None:
         plain.seconds("training", sizes[:1])
     found: dict[str, list[float]] = {"seconds": [], "plain": []}
-    for batch, of_plain in zip(batches, sizes, strict=True):
-        found["seconds"].append(egnn.clock(partial(step, batch), device.type) / len(batch))
-        if plain is not None:
-            found["plain"].append(plain.seconds("training", [of_plain]))
+    with compiled(denoiser, fused):
+        for batch in batches[: 3 if fused else 1]:
+            step(batch)
+        for batch, of_plain in zip(batches, sizes, strict=True):
+            found["seconds"].append(egnn.clock(partial(step, batch), device.type) / len(batch))
+            if plain is not None:
+                found["plain"].append(plain.seconds("training", [of_plain]))
     with FlopCounterMode(display=False) as counter:
         for batch in batches[:COUNTED]:
             step(batch)
@@ -262,6 +266,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="of training (that of the model's run, else 64)")
     parser.add_argument("--nll", type=int, default=0, help="molecules whose -log p is bounded (0)")
     parser.add_argument("--baseline", action="store_true", help="also time EDM's network")
+    parser.add_argument("--compile", action="store_true", help="run the network through torch's compiler")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(words)
@@ -325,7 +330,7 @@ def measure(
     options: argparse.Namespace,
 ) -> None:
     """Measure one model and print its part of the table."""
-    here = {**where, "model": digest(model_folder(source))}
+    here = {**where, "model": digest(model_folder(source)), **({"compiled": True} if options.compile else {})}
     given = {**here, "data": hashes, "split": options.split}
     known = records.select([i for i, reason in enumerate(model.modality.unknown(records)) if not reason])
     if not len(known):
@@ -341,9 +346,12 @@ def measure(
     if options.train_steps:
         asked = {**given, "what": "training", "batch": batch_size, "steps": options.train_steps}
         asked["baseline"] = options.baseline
-        found = results.get(
-            asked, lambda: train(model, model.modality.encode(known), batch_size, options.train_steps, plain(options))
-        )
+
+        def compute() -> dict[str, Any]:
+            data = model.modality.encode(known)
+            return train(model, data, batch_size, options.train_steps, plain(options), options.compile)
+
+        found = results.get(asked, compute)
         print_speed(found, batch_size, rate)
     if options.nll:
         chosen = np.sort(np.random.default_rng(0).permutation(len(known))[: options.nll])
@@ -360,7 +368,10 @@ def measure(
         for seed in options.seeds:
             asked = {**here, "what": "samples", "sampler": describe(sampler), "seed": seed, "n": options.n}
             asked["strain"] = options.strain
-            runs.append(results.get(asked, partial(sample, model, sampler, options.n, seed, options.strain)))
+            with compiled(model.denoiser, options.compile):
+                if options.compile:  # code is made outside the clock
+                    model.sample(options.n, seed=seed, sampler=model.tuned(2))
+                runs.append(results.get(asked, partial(sample, model, sampler, options.n, seed, options.strain)))
         speed = options.n * len(runs) / sum(run["seconds"] for run in runs)
         evaluations = statistics.mean(run["evaluations"] for run in runs)
         cells = [text(value, 1 if "kcal" in name else 100) for name, value in zip(COLUMNS, judge(runs), strict=True)]

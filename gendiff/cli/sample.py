@@ -125,6 +125,11 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
         default=None,
         help=f"also write how the first {FILMED} come out of noise: {films}; .png is side by side",
     )
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through torch's compiler, which takes minutes at the start: for many samples on a GPU",
+    )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")
     p.add_argument(
@@ -166,6 +171,7 @@ def main(argv: Sequence[str]) -> int:
     classes = classes_of(args.model)
     led = args.word if args.classifier and not classes else None
     condition = wishes(args.condition, None if led else args.word, classes)
+    from gendiff.denoise import compiled
     from gendiff.model import load
     from gendiff.model.model import prior_scale
 
@@ -192,20 +198,21 @@ def main(argv: Sequence[str]) -> int:
         records, _ = model.modality.read(resolve(files), on_error="skip", **reading)
         known = model.modality.known(records)
     begin = time.monotonic()
-    drawn = model.draw(
-        args.number,
-        seed=args.seed,
-        temperature=args.temperature,
-        sampler=sampler,
-        sizes=sizes,
-        only=only,
-        known=known,
-        condition=condition,
-        guidance=args.guidance,
-        guide=guide,
-        batch_size=args.batch_size,
-        progress=step_bar("sampling"),
-    )
+    with compiled(model.denoiser, args.compile):
+        drawn = model.draw(
+            args.number,
+            seed=args.seed,
+            temperature=args.temperature,
+            sampler=sampler,
+            sizes=sizes,
+            only=only,
+            known=known,
+            condition=condition,
+            guidance=args.guidance,
+            guide=guide,
+            batch_size=args.batch_size,
+            progress=step_bar("sampling"),
+        )
     seconds = time.monotonic() - begin
     written = write_samples(
         model,
@@ -327,6 +334,7 @@ def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
         condition=condition,
         guidance=args.guidance,
         batch_size=args.batch_size,
+        compile=args.compile,
         shard_size=args.shard_size,
         ending=args.format and f".{args.format.lstrip('.')}",
         device=device,

@@ -1,6 +1,7 @@
 """From a network to the denoiser E[x_0 | x_t]; the exact denoiser of known laws; the variance around it."""
 
 from gendiff.denoise.analytic import AnalyticDenoiser
+from gendiff.denoise.compiled import compiled
 from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition
 from gendiff.denoise.estimate import AnyDenoiser, Estimate
 from gendiff.denoise.variance import AnalyticVariance
@@ -14,5 +15,6 @@ __all__ = [
     "Denoiser",
     "Estimate",
     "Network",
+    "compiled",
     "null_condition",
 ]

@@ -16,12 +16,12 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from gendiff.data import Grids, Ragged, batch_stream, resolve
+from gendiff.data import Ragged, batch_stream, resolve
+from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, check_file, read_text
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
 from gendiff.model.digest import digest
-from gendiff.nn.compiled import compiled
 from gendiff.ops import Random
 from gendiff.train.callbacks import AveragedWeights, Keeper, NonFinite, Previews, Progress
 from gendiff.train.lightning import end_others, make_trainer, silence
@@ -87,7 +87,7 @@ def train(
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
         checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.
-        compile: Run the network through torch's compiler (:func:`gendiff.nn.compiled.compiled`): worth its minutes in
+        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth its minutes in
             long runs on a GPU.
         resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
         on_error: "stop" at a bad record, or "skip" it.
@@ -285,8 +285,7 @@ def _run(
             say("no checkpoint was written yet: starting over")
         batches = Stream(data, settings["batch_size"], settings["seed"], task).loader()
         try:
-            dynamic = None if isinstance(data, Grids) else True
-            with keeper.interruptible(), compiled(denoiser.network, dynamic, settings["compile"]):
+            with keeper.interruptible(), compiled(denoiser, settings["compile"]):
                 trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
         except KeyboardInterrupt:
             if not writes:

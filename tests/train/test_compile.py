@@ -1,4 +1,4 @@
-"""Training with `--compile` is training: the same weights, in graphs, and a failing compiler leaves nothing behind."""
+"""`--compile` changes how the network runs and not what comes out; a failing compiler leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -65,3 +65,18 @@ def test_a_compiler_that_fails_is_one_line_and_no_run(tmp_path, data, monkeypatc
         "--compile out"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("output", ["one.sdf", "many/"])
+def test_sampling_runs_through_the_compiler(tmp_path, monkeypatch, output):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: lambda *args: calls.append(1) or function(*args))
+    drawn = []
+    for folder, more in (("plain", []), ("compiled", ["--compile"])):
+        (tmp_path / folder).mkdir()
+        words = ["sample", str(examples.run()), "-n", "3", "--steps", "4", "-o", f"{tmp_path / folder}/{output}"]
+        assert main([*words, "--device", "cpu", *more]) == 0
+        (file,) = (tmp_path / folder).rglob("*.sdf")
+        drawn.append(file.read_bytes())
+        assert bool(calls) == bool(more)
+    assert drawn[0] == drawn[1]

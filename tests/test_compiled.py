@@ -13,10 +13,13 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from gendiff.data import batch_stream, builtin
+from gendiff.denoise import Denoiser, compiled
 from gendiff.files import UserError
 from gendiff.modality import find_modality
-from gendiff.nn.compiled import compiled
 from gendiff.ops import Random
+from gendiff.process import GaussianProcess, JointProcess
+from gendiff.schedule import Flow
+from gendiff.space import Euclidean
 
 DATA = {"molecules": "small-molecules", "sketches": "doodles", "images": "digits"}
 QUICK = ("molecules", "transformer")
@@ -76,7 +79,7 @@ def test_every_network_is_one_graph_for_all_sizes(data, name, network):
         return [*found, *gradients]
 
     plain = losses()
-    with compiled(denoiser.network, dynamic=True):
+    with compiled(denoiser):
         graphs = losses()
     assert len(plain) == len(graphs)
     for a, b in zip(plain, graphs, strict=True):
@@ -86,41 +89,49 @@ def test_every_network_is_one_graph_for_all_sizes(data, name, network):
 
 
 class Doubling(nn.Module):
-    """Counts how often its own code runs."""
+    """Says twice what it sees."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, x):
-        return self.weight * x
+    def forward(self, x, noise_level, mask, condition):
+        return {"x": self.weight * x["x"]}
 
 
-def test_nothing_stays_of_the_compiler():
-    network = Doubling()
-    with compiled(network):
-        assert network(torch.ones(3)).tolist() == [2, 2, 2]
-        assert copy.deepcopy(network)._compiled_call_impl is None
-        assert list(network.state_dict()) == ["weight"]
+@pytest.fixture
+def doubling():
+    return Denoiser(Doubling(), JointProcess({"x": GaussianProcess(Flow(), Euclidean(1))}), "data")
+
+
+def ask(denoiser, size):
+    return denoiser({"x": torch.ones(3, size, 1)}, torch.full((3,), 0.5)).data["x"].flatten().tolist()
+
+
+def test_nothing_stays_of_the_compiler(doubling):
+    plain = ask(doubling, 4)
+    with compiled(doubling):
+        assert ask(doubling, 4) == plain
+        assert copy.deepcopy(doubling).network._compiled_call_impl is None
+        assert list(doubling.network.state_dict()) == ["weight"]
     assert counters["stats"]["unique_graphs"] == 1
-    network(torch.ones(4))
+    ask(doubling, 5)
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_nothing_is_compiled_where_nobody_wants_it():
-    network = Doubling()
-    with compiled(network, wanted=False):
-        network(torch.ones(3))
+def test_nothing_is_compiled_where_nobody_wants_it(doubling):
+    with compiled(doubling, wanted=False):
+        ask(doubling, 4)
     assert not counters["stats"]
 
 
-def test_a_missing_compiler_is_one_line(monkeypatch):
+def test_a_missing_compiler_is_one_line(doubling, monkeypatch):
     def broken(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
+    plain = ask(doubling, 4)
     monkeypatch.setattr(torch, "compile", partial(torch.compile.func, backend=broken))
-    network = Doubling()
-    with pytest.raises(UserError, match=r"--compile: .*No working C\+\+ compiler.*leave --compile out"):
-        with compiled(network):
-            network(torch.ones(3))
-    assert network(torch.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(UserError, match=r"^--compile: .*No working C\+\+ compiler.*leave --compile out$"):
+        with compiled(doubling):
+            ask(doubling, 4)
+    assert ask(doubling, 4) == plain

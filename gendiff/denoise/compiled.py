@@ -1,27 +1,24 @@
-"""Networks fused by torch's compiler."""
+"""The network of a denoiser, fused by torch's compiler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
-
+from gendiff.denoise.denoiser import Denoiser
 from gendiff.files import UserError
 
 
 @contextmanager
-def compiled(network: nn.Module, dynamic: bool | None = None, wanted: bool = True) -> Iterator[None]:
-    """Run a network through torch's compiler inside the block: the same formulas in fewer passes over memory.
+def compiled(denoiser: Denoiser, wanted: bool = True) -> Iterator[None]:
+    """Run the network of a denoiser through torch's compiler inside the block: fewer passes over memory.
 
     Code is made at the first call, which takes from seconds to minutes, and again for inputs of another kind (without
-    gradients, say). Weights and their names stay; copies of the network are not compiled, and recurrent layers
-    run as they are.
+    gradients, say); of sets and sequences for all sizes, of grids for all once there is a second. Weights and their
+    names stay; copies of the network are not compiled, and recurrent layers run as they are.
 
     Arguments:
-        network: The network.
-        dynamic: Whether code is for all sizes from the start (samples of many sizes); by default it is for the first
-            size, and for all once there is a second (images).
+        denoiser: The denoiser.
         wanted: False for a block without a compiler.
 
     Raises:
@@ -32,7 +29,8 @@ def compiled(network: nn.Module, dynamic: bool | None = None, wanted: bool = Tru
         return
     from torch._dynamo.exc import TorchDynamoException  # loads in seconds
 
-    network.compile(dynamic=dynamic)
+    network, grids = denoiser.network, any(field.space.size for _, field in denoiser.process.items())
+    network.compile(dynamic=None if grids else True)
     try:
         yield
     except TorchDynamoException as error:
