@@ -261,7 +261,13 @@ def _both(atoms: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _match(order: NDArray[np.int8], band: NDArray[np.bool_], weight: NDArray[np.float64]) -> None:
-    """Raise the orders of the maximum-weight matching among the bonds of `band`; all (M, N, N)."""
+    """Raise the orders of the maximum-weight matching among the bonds of `band`; all (M, N, N), weights positive.
+
+    A bond with no neighbour in the band, which most are, is its own matching and needs no graph.
+    """
+    alone = band & _both(band.sum(2) == 1)
+    order += alone
+    band = band & ~alone
     for m in np.flatnonzero(band.any((1, 2))):
         graph = networkx.Graph()
         graph.add_weighted_edges_from((i, j, RING + weight[m, i, j]) for i, j in np.argwhere(np.triu(band[m])).tolist())

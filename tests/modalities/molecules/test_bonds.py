@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import networkx
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -236,6 +237,26 @@ def test_the_shorter_bond_of_two_equals_is_the_double_one() -> None:
     assert orders[1, 2] == 1
     assert orders[1, 3] == 1
     assert np.array_equal(orders, orders.T)
+
+
+def test_bonds_without_a_neighbour_are_matched_as_in_one_graph_of_all() -> None:
+    rng = np.random.default_rng(4)
+    band = np.triu(rng.random((300, 8, 8)) < 0.12, 1)
+    weight = rng.uniform(0.01, 1, band.shape)
+    order = np.ones(band.shape, np.int8)
+    bonds._match(order, band | band.swapaxes(1, 2), weight + weight.swapaxes(1, 2))
+    neighbours = 0
+    for found, edges, lengths in zip(order, band, weight + weight.swapaxes(1, 2), strict=True):
+        graph = networkx.Graph()
+        graph.add_weighted_edges_from((i, j, bonds.RING + lengths[i, j]) for i, j in np.argwhere(edges).tolist())
+        for i, j in networkx.bridges(graph):
+            graph[i][j]["weight"] -= bonds.RING
+        expected = np.ones((8, 8), np.int8)
+        for i, j in networkx.max_weight_matching(graph):
+            expected[[i, j], [j, i]] += 1
+        assert np.array_equal(found, expected)
+        neighbours += sum(degree > 1 for _, degree in graph.degree)
+    assert neighbours > 300
 
 
 def test_builtin_set_is_drawn_as_its_smiles() -> None:
