@@ -87,8 +87,8 @@ def train(
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
         checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.
-        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth its minutes in
-            long runs on a GPU.
+        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth a minute or two
+            in long runs.
         resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
         on_error: "stop" at a bad record, or "skip" it.
         reading: Further options of the modality's reader.
