@@ -368,10 +368,14 @@ def measure(
         for seed in options.seeds:
             asked = {**here, "what": "samples", "sampler": describe(sampler), "seed": seed, "n": options.n}
             asked["strain"] = options.strain
-            with compiled(model.denoiser, options.compile):
-                if options.compile:  # code is made outside the clock
-                    model.sample(options.n, seed=seed, sampler=model.tuned(2))
-                runs.append(results.get(asked, partial(sample, model, sampler, options.n, seed, options.strain)))
+
+            def draw(sampler: Sampler = sampler, seed: int = seed) -> dict[str, Any]:
+                with compiled(model.denoiser, options.compile):
+                    if options.compile:  # code is made outside the clock
+                        model.sample(options.n, seed=seed, sampler=model.tuned(2))
+                    return sample(model, sampler, options.n, seed, options.strain)
+
+            runs.append(results.get(asked, draw))
         speed = options.n * len(runs) / sum(run["seconds"] for run in runs)
         evaluations = statistics.mean(run["evaluations"] for run in runs)
         cells = [text(value, 1 if "kcal" in name else 100) for name, value in zip(COLUMNS, judge(runs), strict=True)]

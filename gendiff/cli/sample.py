@@ -128,7 +128,7 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
     p.add_argument(
         "--compile",
         action="store_true",
-        help="run the network through torch's compiler, which takes a minute or two at the start: for many samples",
+        help="run the network through torch's compiler, which takes minutes at the start: for many samples",
     )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     p.add_argument("--shard-size", type=int, default=SHARDED["shard_size"], help="of FOLDER/: draws of a shard")

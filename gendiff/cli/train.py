@@ -92,7 +92,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
     p.add_argument(
         "--compile",
         action="store_true",
-        help="run the network through torch's compiler, which takes a minute or two at the start: for long runs",
+        help="run the network through torch's compiler, which takes minutes at the start: for long runs",
     )
     p.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"

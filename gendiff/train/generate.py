@@ -83,7 +83,7 @@ def generate(
         condition: What is asked for, by name: one number each, for all samples.
         guidance: Scale of classifier-free guidance, 1 for none (the model's own).
         batch_size: Samples computed together; to rounding, it changes nothing but memory and speed.
-        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth a minute or two
+        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth its minutes
             for many samples.
         shard_size: S, the draws of a shard (10,000). A process holds one shard in memory.
         ending: Format of the shards by its ending (the first of the modality: ".sdf").

@@ -87,7 +87,7 @@ def train(
         average: Decay of the averaged weights (0.999).
         previews: How many times to draw samples on the way (3).
         checkpoint_every: Steps between checkpoints (1000); a minute without one brings one too.
-        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth a minute or two
+        compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth its minutes
             in long runs.
         resume: Go on with the run in `out`; other arguments but `say` are then taken from it.
         on_error: "stop" at a bad record, or "skip" it.
@@ -272,6 +272,7 @@ def _run(
                 f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters)"
                 f" for {' or '.join(filter(None, bounds))} of {settings['batch_size']} on"
                 f" {f'{world} x ' if world > 1 else ''}{device}: about {_human(expected)}"
+                f"{' without --compile' if settings['compile'] else ''}"
             )
         if trainer.precision == "64-true":  # Lightning widens weights only after it has copied averages and read a file
             task.double()

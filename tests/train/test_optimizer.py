@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gendiff.train.muon import orthogonal
+from gendiff.files import UserError
+from gendiff.train.muon import Muon, orthogonal
 from gendiff.train.optimizer import MuonAdamW
 
 
@@ -135,7 +136,35 @@ def test_a_kernel_moves_as_the_matrix_of_its_weights(memory):
         kernel.step()
         plain.step()
     apart, moved = (other - net.weight.detach().flatten(1) for other in (rows.detach(), start))
-    assert apart.norm() < 1e-2 * moved.norm()  # sums of bfloat16 may come in another order
+    assert apart.norm() < 1e-2 * moved.norm()  # theirs is in bfloat16
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_memory_does_not_matter(memory):
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(12, 8, 3, 3).to(memory_format=memory))
+    rows = nn.Parameter(kernel.detach().contiguous().flatten(1).clone())
+    optimizers = [Muon([kernel], weight_decay=0.1), Muon([rows], weight_decay=0.1)]
+    for _ in range(4):
+        rows.grad = torch.randn(12, 72)
+        kernel.grad = rows.grad.view(12, 8, 3, 3).clone(memory_format=memory)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(kernel.detach().flatten(1), rows.detach(), rtol=1e-5, atol=1e-6)
+    assert kernel.is_contiguous(memory_format=memory)
+
+
+def test_what_muon_cannot_take_is_refused():
+    with pytest.raises(ValueError, match=r"matrices and kernels, got a parameter of shape \(3,\)"):
+        Muon([nn.Parameter(torch.ones(3))])
+    kernel = nn.Parameter(torch.ones(8, 8, 3, 3))
+    kernel.grad = torch.ones_like(kernel)
+    optimizer = Muon([kernel])
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0]["momentum_buffer"] = state["state"][0]["momentum_buffer"].flatten(1)
+    with pytest.raises(UserError, match="another version of gendiff; start a new run"):
+        Muon([kernel]).load_state_dict(state)
 
 
 def test_others_see_kernels_as_they_are():
