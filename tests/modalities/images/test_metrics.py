@@ -173,19 +173,32 @@ def test_one_real_image_is_as_far_from_another_as_the_unit_says(digits, features
     assert np.sqrt((far**2).mean()) == pytest.approx(1, rel=0.03)
 
 
-def test_missing_classes_cost_recall_and_blur_costs_precision(digits, features):
+def test_missing_classes_cost_recall(digits, features):
     real, rest = digits.select(np.arange(1000, 1397)), digits.select(np.arange(1397, 1794))
     half = rest.select(rest.words < "5")
     truth = features.describe(real)
-    whole, missing, blurred = (
-        distances(features.describe(one), truth, OPTIONS) for one in (rest, half, metrics.spoil(rest, "blur", 1.5))
-    )
+    whole, missing = (distances(features.describe(one), truth, OPTIONS) for one in (rest, half))
     assert missing["recall"].value < 0.7 < 0.8 < whole["recall"].value
     assert missing["coverage"].value < 0.7 < 0.8 < whole["coverage"].value
     assert missing["precision"].value > 0.8
-    assert blurred["precision"].value < 0.5 < 0.8 < whole["precision"].value
-    assert blurred["density"].value < 0.5 * whole["density"].value
-    assert whole["told_apart"].value < 0.6 < 0.9 < blurred["told_apart"].value
+
+
+def test_blur_costs_precision(digits):
+    """By how much depends on the network that looks, and its training on the machine: bounds hold for four of them."""
+    real, rest = digits.select(np.arange(1000, 1397)), digits.select(np.arange(1397, 1794))
+    found = []
+    for seed in range(4):
+        network = metrics.Features.fit(digits.select(HALF), seed=seed, steps=200, held_out=0)
+        truth = network.describe(real)
+        whole, blurred = (
+            distances(network.describe(one), truth, OPTIONS) for one in (rest, metrics.spoil(rest, "blur", 1.5))
+        )
+        assert blurred["precision"].value < whole["precision"].value
+        assert whole["told_apart"].value < 0.6 < 0.9 < blurred["told_apart"].value
+        found.append([of[name].value for name in ("precision", "density") for of in (whole, blurred)])
+    precision, of_blurred, density, density_of_blurred = np.mean(found, 0)
+    assert of_blurred < 0.5 < 0.8 < precision
+    assert density_of_blurred < 0.5 * density
 
 
 def test_one_seed_gives_the_same_digits_bit_for_bit(digits):
