@@ -15,7 +15,7 @@ from gendiff.files import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS = {"molecules": 500, "sketches": 1500, "images": 1000}
+STEPS = {"molecules": 500, "sketches": 1100, "images": 1000}
 """Training steps of each demo, in its module here."""
 
 
