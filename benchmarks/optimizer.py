@@ -11,14 +11,11 @@ each turn. `apart` is how far the two first steps of the matrices are from each 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from egnn import clock, processor
 from torch import Tensor, nn
 
 from gendiff.model import load
@@ -74,7 +71,7 @@ class Contest:
 
     def turn(self) -> tuple[float, float]:
         """Milliseconds of a step of ours and of theirs."""
-        return clock(self.step_ours, self.device), clock(self.step_theirs, self.device)
+        return 1e3 * clock(self.step_ours, self.device), 1e3 * clock(self.step_theirs, self.device)
 
 
 def flat(weights: list[nn.Parameter]) -> Tensor:
@@ -82,26 +79,11 @@ def flat(weights: list[nn.Parameter]) -> Tensor:
     return torch.cat([w.detach().flatten() for w in weights])
 
 
-def clock(work: Callable[[], None], device: str) -> float:
-    """Milliseconds that `work` takes."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
-
-
-def processor(device: str) -> str:
-    """What the numbers were measured on."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    bfloat16 = "with" if "avx512_bf16" in flags or "amx_bf16" in flags else "without"
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {bfloat16} bfloat16"
+def bfloat16() -> str:
+    """Whether the CPU computes in bfloat16, where it can be known."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text() if path.exists() else ""
+    return "with bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "without bfloat16"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -115,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    print(f"{processor(options.device)}, {options.threads} thread(s), torch {torch.__version__}\n")
+    kind = f", {bfloat16()}" if options.device == "cpu" else ""
+    print(f"{processor(options.device)}{kind}, {options.threads} thread(s), torch {torch.__version__}\n")
     print(f"{'weights of':<20} {'number':>10} {'matrices':>8} {'apart':>7} {'gendiff':>9} {'torch':>9}   ratio (range)")
     for name in options.models:
         contest = Contest(name, options.device)
