@@ -51,14 +51,11 @@ class MuonAdamW(torch.optim.Optimizer):
         """The very groups of the parts, so that a rate set here is theirs."""
         return [group for part in self.parts for group in part.param_groups]
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step; returns the value of `closure`, which recomputes the gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
+        first, *others = self.parts
+        loss = first.step(closure)  # which recomputes them for all
+        for part in others:
             part.step()
         return loss
 
