@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from gendiff.data import Lazy, Ragged
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, ending
-from gendiff.modalities.molecules import adapt, bonds, draw, edit, metrics, read, write
+from gendiff.modalities.molecules import adapt, draw, edit, metrics, read, write
 from gendiff.modalities.molecules.encode import check_known, from_state, to_ragged
+from gendiff.modalities.molecules.hydrogens import infer_relaxed
 from gendiff.modalities.molecules.networks import CHIRAL, NETWORKS, build_network
 from gendiff.modalities.molecules.properties import column, standards
 from gendiff.modalities.molecules.recipes import ATOM_TYPES, COUPLINGS, TARGETS, TIMES, Recipe
@@ -320,12 +321,12 @@ class Molecules(Modality):
     def decode(self, state: State, mask: Tensor, condition: State | None = None) -> list[Any]:
         """Return RDKit molecules with 3-D coordinates; one that is not valid says why in its property "invalid"."""
         atoms = from_state(state, mask, self.elements, self.charges, self.position_scale)
-        drawn = bonds.infer_all(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
+        drawn = infer_relaxed(atoms, self.rule, self.hydrogens)  # type: ignore[arg-type]
         return [mol for mol, _ in drawn]
 
     def redraw(self, records: MoleculeArrays) -> list[Any]:  # noqa: D102
         parts = (part.split() for part in modelled_atoms(records, self.hydrogens).chunks())
-        return [mol for part in parts for mol, _ in bonds.infer_all(part, self.rule, self.hydrogens)]  # type: ignore[arg-type]
+        return [mol for part in parts for mol, _ in infer_relaxed(part, self.rule, self.hydrogens)]  # type: ignore[arg-type]
 
     @classmethod
     def read_parts(cls, paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, Any]:  # noqa: D102

@@ -219,7 +219,7 @@ def test_hydrogens_in_the_records_do_not_matter_where_they_are_implicit(real):
     assert "atom_stability" not in whole
     assert values(whole, ("validity", "valid_connected", "novelty")) == [1, 1, 0]
     assert smiles_set(real, hydrogens="implicit") == smiles_set(real) == set(real.smiles)
-    assert whole["strain"].reference.value > 1  # the hydrogens stand where RDKit put them
+    assert whole["strain"].reference.value < 0.1  # minima of MMFF94s, whose hydrogens are relaxed into them again
 
 
 def test_molecules_are_judged_as_they_are_drawn(mols):

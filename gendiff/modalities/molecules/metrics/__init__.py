@@ -240,7 +240,8 @@ def _facts(
     if faults:
         facts["not valid"] = f"{faults.total():,} generated: {_most(faults)}"
     if max_strain:
-        facts["strain"] = f"MMFF94s, up to {max_strain:,} valid molecules of each, at random"
+        first = "" if hydrogens == "explicit" else ", hydrogens relaxed before"
+        facts["strain"] = f"MMFF94s{first}, up to {max_strain:,} valid molecules of each, at random"
         for name, drawn in (("generated", new), ("reference", old)):
             without = f" (without {_most(drawn.unstrained)})" if drawn.unstrained else ""
             facts["strain"] += f"; {len(drawn.strains):,} {name}{without}"

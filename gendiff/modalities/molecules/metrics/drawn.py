@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 
 from gendiff.modalities.molecules.bonds import Hydrogens, Rule, infer_all
+from gendiff.modalities.molecules.hydrogens import relax_hydrogens
 from gendiff.modalities.molecules.metrics.content import Content, count_content
 from gendiff.modalities.molecules.metrics.judge import Verdict, judge, strain_energy
 from gendiff.modalities.molecules.metrics.rows import LARGEST_RING
@@ -114,7 +115,7 @@ def draw_bonds(
         meter.advance(len(mols))
     strains, unstrained = [], Counter[str]()
     for _, mol in chosen:
-        energy, reason = strain_energy(mol)
+        energy, reason = strain_energy(mol if hydrogens == "explicit" else relax_hydrogens(mol))
         if reason:
             unstrained[reason] += 1
         else:

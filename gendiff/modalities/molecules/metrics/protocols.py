@@ -9,7 +9,8 @@ import numpy as np
 
 from gendiff.files import UserError
 from gendiff.metrics import Metric, Value
-from gendiff.modalities.molecules.bonds import Hydrogens, Rule, infer_all
+from gendiff.modalities.molecules.bonds import Hydrogens, Rule
+from gendiff.modalities.molecules.hydrogens import infer_relaxed
 from gendiff.modalities.molecules.metrics import busters, edm, geometry, valences
 from gendiff.modalities.molecules.metrics.content import split_content
 from gendiff.modalities.molecules.metrics.drawn import Drawn
@@ -108,7 +109,7 @@ def _scores(
         found = (edm if name == "edm" else valences).scores(molecules, **options)
         advance(work([name], len(molecules)))
         return found
-    mols = infer_all(molecules.split(), rule, hydrogens)
+    mols = infer_relaxed(molecules.split(), rule, hydrogens)
     return busters.scores(mols, name == "posebusters-energy", lambda: advance(COST[name]), **options)
 
 

@@ -82,8 +82,8 @@ METRICS: dict[str, Row] = {
         "kcal/mol",
         "lower",
         "MMFF94s energy of a valid molecule as drawn minus that of the minimum it relaxes to, per molecule. Where "
-        "hydrogens are not modelled they count where RDKit put them, which strains real molecules, too. Radicals and "
-        "molecules that MMFF94s has no parameters for are left out and counted.",
+        "hydrogens are not modelled, RDKit adds them and MMFF94s relaxes them first, those of the reference too. "
+        "Radicals and molecules that MMFF94s has no parameters for are left out and counted.",
     ),
     "strain_low": ("strain: lower quartile", "kcal/mol", "lower", "A quarter of the molecules are strained less."),
     "strain_high": ("strain: upper quartile", "kcal/mol", "lower", "A quarter of the molecules are strained more."),
