@@ -107,7 +107,7 @@ def test_a_force_field_that_gives_up_changes_nothing(monkeypatch):
         def __getattr__(self, name):
             return lambda *args, **options: None
 
-        def Minimize(self, **options):  # noqa: N802
+        def Minimize(self, **options):
             raise RuntimeError("bad direction in linearSearch")
 
     _, mol = placed("CCO")
