@@ -5,8 +5,8 @@
 
 The data lie under $GENDIFF_DATA, as the recipe says below; what is held out is never trained on, by the model or by
 the networks that judge it. Training goes on where it was stopped, with the same command. Every number of the card comes
-from the last part, which --measure repeats alone: three seeds of sampling, the whole table beside real samples, and
-quality against the number of steps.
+from the last part, which --measure repeats alone, of the shipped model where --work is empty: three seeds of sampling,
+the whole table beside real samples, and quality against the number of steps.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from gendiff.train import train
 SHIPPED = Path(__file__).resolve().parent.parent / "gendiff" / "shipped"
 
 SEEDS = (0, 1, 2)
+
+WHOLE = ("edm_atom_stability", "edm_molecule_stability", "edm_valid", "edm_valid_unique", "strain")
+"""Rows of molecules whose hydrogens RDKit adds, judged with all their atoms."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,15 @@ def molecule_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable
     return MoleculeArrays.from_mols, Suite(held_out, training=training, **rules)
 
 
+def whole_suite(model: Model, held_out: Any) -> Any:
+    """Return what judges molecules with the hydrogens that RDKit adds, or None if the model draws all that there is."""
+    if getattr(model.modality, "hydrogens", "explicit") == "explicit":
+        return None
+    from gendiff.modalities.molecules.metrics import Suite
+
+    return Suite(held_out, hydrogens="explicit", protocol="edm")
+
+
 SUITES = {"sketches": sketch_suite, "images": image_suite, "molecules": molecule_suite}
 
 
@@ -236,27 +248,29 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
     kind = find_modality(recipe.modality)
     training, held_out = (kind.read([file], **how)[0] for file, how in zip(files, recipe.readings, strict=True))
     gather, suite = SUITES[recipe.modality](model, training, held_out)
+    whole = whole_suite(model, held_out)
     classes = list(getattr(model.modality, "classes", ()))
     condition = {"class": classes} if classes else None
 
     def judge(
         steps: int, seed: int, number: int = recipe.number, temperature: float | None = None
-    ) -> tuple[Table, float]:
+    ) -> tuple[Table, float, Table | None]:
         begin = time.monotonic()
         records = model.sample(number, steps=steps, seed=seed, condition=condition, temperature=temperature)
         seconds = time.monotonic() - begin
-        table = suite.evaluate(gather(records))
+        drawn = gather(records)
+        table = suite.evaluate(drawn)
         print(
             f"{steps} steps, seed {seed}: " + ", ".join(f"{row} {value(table, row)}" for row in recipe.rows), flush=True
         )
-        return table, number / seconds
+        return table, number / seconds, whole and whole.evaluate(drawn)
 
-    tables, speeds = zip(*(judge(recipe.steps, seed) for seed in SEEDS), strict=True)
+    tables, speeds, wholes = zip(*(judge(recipe.steps, seed) for seed in SEEDS), strict=True)
     first = tables[0]
     points, asks = recipe.points or recipe.number, "; under guidance a step asks the network twice"
     asks *= recipe.guidance != 1
-    curve = {steps: judge(steps, SEEDS[0], points) for steps in recipe.curve}
-    curve[recipe.steps] = (first, speeds[0]) if points == recipe.number else judge(recipe.steps, SEEDS[0], points)
+    curve = {steps: judge(steps, SEEDS[0], points)[:2] for steps in recipe.curve}
+    curve[recipe.steps] = (first, speeds[0]) if points == recipe.number else judge(recipe.steps, SEEDS[0], points)[:2]
     way = f"{recipe.steps} steps, guidance {recipe.guidance:g}"
     rows = {"generated": tables}
     if recipe.temperature != 1:
@@ -290,6 +304,17 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
         "",
         *first.markdown().splitlines(),
     ]  # fmt: skip
+    if whole:
+        lines += [
+            "",
+            "The same molecules with the hydrogens that RDKit adds, all atoms judged by EDM's rules. The model does not"
+            " draw hydrogens, and RDKit adds as many as valences want, which is an easier task than EDM's:",
+            "",
+            "|  | " + " | ".join(f"{wholes[0][row].title} ({wholes[0][row].unit})" for row in WHOLE) + " |",
+            "|---" * (len(WHOLE) + 1) + "|",
+            "| generated | " + " | ".join(spread(wholes, row) for row in WHOLE) + " |",
+            "| real | " + " | ".join(wholes[0][row].texts()[0][0] for row in WHOLE) + " |",
+        ]
     highlights = [
         f"{first[row].title}: {spread(tables, row)}{first[row].unit and ' ' + first[row].unit}"
         f" (real: {first[row].texts()[0][0]})"
@@ -333,7 +358,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=data, help="folder of the data ($GENDIFF_DATA)")
     parser.add_argument("--work", type=Path, required=True, help="folder of the run; goes on with it")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where the model folder is made (gendiff/shipped)")
-    parser.add_argument("--measure", action="store_true", help="measure the model that is there again")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure again what is in --work or, if nothing is, what ships"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -352,7 +379,7 @@ def main(arguments: list[str] | None = None) -> None:
                 **recipe.training,
             )
             write_json(finished, {"minutes": minutes(run), "machine": machine()})
-    trained = load(run)
+    trained = load(run if run.exists() else options.out / options.name)
     temperature = None if recipe.temperature == 1 else recipe.temperature  # not every sampler has one
     model = Model(
         trained.modality, trained.denoiser, trained.tuned(recipe.steps, temperature), trained.info, recipe.guidance
@@ -366,7 +393,8 @@ def main(arguments: list[str] | None = None) -> None:
                  f"Held out, neither trained on nor shown to the networks that judge: {held_out}"],
         "limits": [*recipe.limits, *trained.modality.limits],
     }  # fmt: skip
-    model.info["training"] |= read_json(options.work / "training.json")
+    if run.exists():
+        model.info["training"] |= read_json(options.work / "training.json")
     model.info |= measure(recipe, model, files)
     model.save(options.out / options.name)
     print(model.card())
