@@ -5,7 +5,7 @@
 Every network trains on the same random half of the molecules (the built-in ones by default), with the objective,
 optimizer, rate and batches of `gendiff train`, until it has had its minutes; a network that needs less for a step does
 more of them. Networks take turns of ten steps, and turns of drawing molecules, so that a busy machine slows all alike,
-and only their own turns count. All molecules drawn are counted; nothing is repaired or relaxed. The table gives median
+and only their own turns count. All molecules drawn are counted; nothing is repaired. The table gives median
 and 10th to 90th percentile of the milliseconds of a step, milliseconds of a molecule drawn with the default sampler
 (bonds included), and, pooled over the seeds, validity and the median MMFF94s strain of the valid ones with 95 %
 bootstrap intervals.

@@ -4,7 +4,7 @@
 
 A row is a file of options in examples/molecules, or another one that `--rows` names; "default" has no options. Each is
 trained by `gendiff train` for the same wall-clock time, one after the other, so nothing else should run meanwhile, and
-draws the same number of molecules with its default sampler. All of them are counted; nothing is repaired or relaxed.
+draws the same number of molecules with its default sampler. All of them are counted; nothing is repaired.
 Rows lie in folders below `--out`: the command may be stopped and given again, goes on where it was, and does nothing
 twice. It ends with one table in Markdown: the share that is valid and in one piece, the shares of stable atoms and
 molecules by EDM's table (explicit hydrogens only), and the median MMFF94s strain of the valid ones, with 95 % bootstrap

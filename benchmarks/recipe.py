@@ -3,7 +3,7 @@
     python benchmarks/recipe.py --steps 4500 --seeds 0 1 --variants default adamw distances uniform-times
 
 Every run trains on a random half of the built-in molecules for the same number of steps, draws the same number of
-molecules and counts all of them; nothing is repaired or relaxed. The table gives, for each variant, the mean over the
+molecules and counts all of them; nothing is repaired. The table gives, for each variant, the mean over the
 seeds and the range: validity, the median MMFF94s strain beside that of the set, and milliseconds per step.
 """
 

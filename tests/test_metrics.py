@@ -180,6 +180,7 @@ def table():
             ),
             Metric("new", "new <b>", Value(1.0, 0.98, 1.0, 8), None, "%"),
             Metric("strain", "strain", Value(330.0, 133.0, 2318.0, 5), Value(38.0, 36.0, 40.2, 5), "kcal/mol", "lower"),
+            Metric("small", "small", Value(4.045, 3.249, 4.852, 5), Value(6e-6, 5e-6, 7e-6, 5), "Å"),
             Metric("zero", "zero", Value(0.0, 0.0, 0.0, 5), Value(0.0, 0.0, 0.0, 5)),
         ],
         {"seed": 0, "bonds": "lookup"},
@@ -189,13 +190,15 @@ def table():
 
 def test_lines_are_aligned_with_the_reference_first():
     lines = table().lines()
-    head, rows = lines[4], lines[5:10]
+    head, rows = lines[4], lines[5:11]
     assert lines[:3] == ["A title", "  seed   0", "  bonds  lookup"]
     assert head.index("reference") < head.index("generated")
     assert rows[0].split() == "valid % 97.7 [97.4, 98.0] 82.0 [81.2, 82.8] ↑".split()
     assert rows[1].split()[3:] == "Å 0.0022 [0.0010, 0.0033] 0.0286 [0.0200, 0.0310] ↓".split()
     assert rows[2].split()[2:] == "% – 100.0 [98.0, 100.0]".split()
     assert rows[3].split()[2:] == "38 [36, 40] 330 [133, 2318] ↓".split()
+    assert rows[4].split()[2:] == "0.000 [0.000, 0.000] 4.045 [3.249, 4.852]".split()
+    assert rows[5].split()[1:] == "0.00 [0.00, 0.00] 0.00 [0.00, 0.00]".split()
     assert {row.index("[", 30) for row in rows if row.count("[") == 2} == {rows[0].index("[", 30)}
     assert all(line == line.rstrip() for line in lines)
 

@@ -14,7 +14,7 @@ from gendiff.modality import Modality, find_modality
 from gendiff.model.folder import model_folder
 
 
-def build_parser(kind: type[Modality] | None = None) -> ArgumentParser:
+def build_parser(kind: type[Modality] | None = None, argv: Sequence[str] = ()) -> ArgumentParser:
     """Return the parser, with the options of reading of a modality."""
     p = parser(
         "distill",
@@ -46,14 +46,14 @@ def build_parser(kind: type[Modality] | None = None) -> ArgumentParser:
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
     add_options(p, kind, "read")
-    add_trainer(p, gradient_clip_val=1.0, num_sanity_val_steps=0)
+    add_trainer(p, argv, gradient_clip_val=1.0, num_sanity_val_steps=0)
     return p
 
 
 def main(argv: Sequence[str]) -> int:
     """Distill."""
     kind = kind_of(argv)
-    p = build_parser(kind)
+    p = build_parser(kind, argv)
     args = parse(p, argv)
     if not args.resume and not (args.model and args.files):
         raise UsageError("write gendiff distill MODEL FILE --steps 8 --out RUN")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wishes, words
+from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wants_help, wishes, words
 from gendiff.cli.sample import check_output, classes_of, pick_device, protect, read_sidecar, sidecar_of, write_samples
 from gendiff.files import UserError, ending, write_json
 
@@ -161,7 +161,7 @@ def _tasks() -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """Edit."""
-    args = parse(build_parser(tasks=any(word in ("-h", "--help") for word in argv)), argv)
+    args = parse(build_parser(tasks=wants_help(argv)), argv)
     sizes, only, keep = bounds(args.size), words(args.only), numbers(args.keep)
     which, keep = numbers(args.which, "--which"), sorted(set(keep)) if keep else keep
     condition = wishes(args.condition, args["class"], classes_of(args.model))

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from gendiff.cli.parsing import config_file
+from gendiff.cli.parsing import config_file, wants_help
 from gendiff.files import UserError, ending
 from gendiff.modality import Modality, find_modality, installed
 
@@ -83,7 +83,7 @@ def explained(argv: Sequence[str], kind: Kind | None = None) -> list[Kind]:
 
     They take a while to load; where no help is asked for there are none.
     """
-    if not any(word in ("-h", "--help") for word in argv):
+    if not wants_help(argv):
         return []
     return [kind] if kind else [find_modality(name) for name in installed()]
 

@@ -149,20 +149,23 @@ USEFUL = (
 """Options of Lightning's Trainer that the help of a command names; there are four times as many."""
 
 
-def add_trainer(command: ArgumentParser, **defaults: Any) -> None:
-    """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning.
+def add_trainer(command: ArgumentParser, argv: Sequence[str], **defaults: Any) -> None:
+    """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning, but not to print a help.
 
     The help of the command names a few of them, and `--trainer.help` explains all.
 
     Arguments:
         command: Gets them.
+        argv: The words of the command line.
         defaults: Where gendiff's defaults are not Lightning's.
     """
-    import pytorch_lightning as pl
+    if wants_trainer(argv) or not wants_help(argv):
+        import pytorch_lightning as pl
 
-    command.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help="options of Lightning's Trainer, by its names")
-    ours = {"devices": 1, "use_distributed_sampler": False, **defaults}
-    command.set_defaults({f"trainer.{name}": value for name, value in ours.items()})
+        text = "options of Lightning's Trainer, by its names"
+        command.add_class_arguments(pl.Trainer, "trainer", skip=OURS, help=text)
+        ours = {"devices": 1, "use_distributed_sampler": False, **defaults}
+        command.set_defaults({f"trainer.{name}": value for name, value in ours.items()})
     command.add_argument(
         "--trainer.help",
         action=_TrainerHelp,
@@ -170,6 +173,16 @@ def add_trainer(command: ArgumentParser, **defaults: Any) -> None:
         + ", ".join(f"--trainer.{name}" for name in USEFUL),
     )
     command.formatter_class = _Brief
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for the help of its command."""
+    return any(word in ("-h", "--help") for word in argv)
+
+
+def wants_trainer(argv: Sequence[str]) -> bool:
+    """Whether a command line has, or may have in a file, options of Lightning's Trainer."""
+    return any(word.startswith(("--trainer", "--config", "--print")) for word in argv)
 
 
 class _Brief(DefaultHelpFormatter):

@@ -23,6 +23,8 @@ from gendiff.cli.parsing import (
     parser,
     say,
     step_bar,
+    wants_help,
+    wants_trainer,
     wishes,
     words,
 )
@@ -140,13 +142,13 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
     )
     p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
     if trainer:
-        add_trainer(p)
+        add_trainer(p, argv)
     return p
 
 
 def _formats(argv: Sequence[str]) -> tuple[str, str]:
     """Return the endings of the files and of the films of all adapters, which take seconds to load: for help alone."""
-    if not any(word in ("-h", "--help") for word in argv):
+    if not wants_help(argv):
         return "", ""
     from gendiff.cli.options import explained, formats, listed
 
@@ -157,7 +159,7 @@ def _formats(argv: Sequence[str]) -> tuple[str, str]:
 def main(argv: Sequence[str]) -> int:
     """Sample."""
     # Lightning loads in seconds, which a hundred samples do not need.
-    trainer = any(word.startswith(("--trainer", "--config", "--print", "--help", "-h")) for word in argv)
+    trainer = wants_trainer(argv) or wants_help(argv)
     p = build_parser(trainer, argv)
     args = parse(p, argv)
     options = changed(args.trainer, p.get_defaults().trainer) if trainer else {}

@@ -98,7 +98,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
     add_options(p, kind, "read", "fit")
-    add_trainer(p, gradient_clip_val=1.0, num_sanity_val_steps=0)
+    add_trainer(p, argv, gradient_clip_val=1.0, num_sanity_val_steps=0)
     return p
 
 

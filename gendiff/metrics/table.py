@@ -36,13 +36,14 @@ class Metric:
     def texts(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Return estimate and interval as text, of the reference and of the generated samples; "–" and "" for None.
 
-        All have the same decimals: one for per cent (unit "%"), else enough for three digits of the larger estimate and
-        two of the smaller.
+        All have the same decimals: one for per cent (unit "%"), else enough for three digits of the larger estimate and,
+        but for at most one more of the larger, two of the smaller.
         """
         values = (self.reference, self.generated)
         scale = 100 if self.unit == "%" else 1
         sizes = [math.floor(math.log10(abs(v.value))) for v in values if v and 0 < abs(v.value) < math.inf]
-        decimals = 1 if self.unit == "%" else min(6, max(0, 2 - max(sizes), 1 - min(sizes))) if sizes else 2
+        large, small = (max(sizes), min(sizes)) if sizes else (0, 0)
+        decimals = 1 if self.unit == "%" else min(6, max(0, 2 - large, min(1 - small, 3 - large)))
 
         def texts(value: Value | None) -> tuple[str, str]:
             if value is None:

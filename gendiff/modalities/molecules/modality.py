@@ -51,8 +51,8 @@ class Molecules(Modality):
     Arguments:
         elements: Atomic numbers that are modelled, ascending.
         sizes: How many training molecules have each number of modelled atoms: the size model p(N).
-        hydrogens: "explicit" models every atom; "implicit" models heavy atoms, and RDKit adds the hydrogens to what
-            was drawn.
+        hydrogens: "explicit" models every atom; "implicit" models heavy atoms; RDKit adds the hydrogens to what was
+            drawn, and they are relaxed (:mod:`gendiff.modalities.molecules.hydrogens`).
         charges: Formal charges that occur, ascending ([0]).
         position_scale: Standard deviation of the coordinates of the training data in Å; states are in its units.
         element_scale: Standard deviation of the one-hot elements of the training data.

@@ -1,7 +1,8 @@
 r"""How good are generated molecules? One protocol for what was generated and for the reference it is held against.
 
 Bonds are always read off the coordinates by the rule that is named (:mod:`gendiff.modalities.molecules.bonds`), for
-generated and reference molecules alike, whatever bonds a file states. Nothing is repaired, relaxed or filtered first.
+generated and reference molecules alike, whatever bonds a file states. Nothing is repaired or filtered first; hydrogens
+that RDKit adds are relaxed before strain is measured, and no other atom is moved.
 :data:`METRICS` says what each number means. The reference's own number is what the procedure gives on real molecules;
 no model can be expected to do better. Protocols of the field may be asked for besides, each number under the name of
 its own (:mod:`gendiff.modalities.molecules.metrics.protocols`).
