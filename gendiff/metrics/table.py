@@ -36,8 +36,8 @@ class Metric:
     def texts(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Return estimate and interval as text, of the reference and of the generated samples; "–" and "" for None.
 
-        All have the same decimals: one for per cent (unit "%"), else enough for three digits of the larger estimate and,
-        but for at most one more of the larger, two of the smaller.
+        All have the same decimals: one for per cent (unit "%"), else enough for three digits of the larger estimate and
+        two of the smaller, but for no more than four of the larger.
         """
         values = (self.reference, self.generated)
         scale = 100 if self.unit == "%" else 1

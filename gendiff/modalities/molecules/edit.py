@@ -3,6 +3,8 @@
 Atoms that stay come first in every molecule that is made, in the order of the input, and stand where they stood. With
 implicit hydrogens the input's own are left out before, and RDKit adds new ones after, so every free valence is a place
 where something may grow. Models of all atoms keep the hydrogens that they are given: leave out those that are to go.
+
+SciPy is loaded where it is used: all commands that know of molecules load this file, and would wait a second for it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem
-from scipy import sparse
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csgraph
-from scipy.spatial import distance
-from scipy.spatial.transform import Rotation
 
 from gendiff.files import UserError
 from gendiff.modalities.molecules.bonds import infer_bonds
@@ -178,8 +175,11 @@ class Fragment(Part):
         Raises:
             UserError: if there is one piece only.
         """
+        from scipy.sparse import coo_array, csgraph
+        from scipy.spatial import distance
+
         n, ends = len(self), self.pairs()
-        graph = sparse.coo_array((np.ones(len(ends)), ends.T), (n, n))
+        graph = coo_array((np.ones(len(ends)), ends.T), (n, n))
         count, piece = csgraph.connected_components(graph, directed=False)
         if count < 2:
             raise UserError("link joins two or more pieces, and what is kept is one piece; --task grow adds to it")
@@ -200,6 +200,9 @@ class Fragment(Part):
             | Kabsch, Best rotation to relate two sets of vectors (1976), doi 10.1107/S0567739476001873
             | Kuhn, The Hungarian method (1955), doi 10.1002/nav.3800020109
         """
+        from scipy.spatial import distance
+        from scipy.spatial.transform import Rotation
+
         x, y = (part.atoms.positions - part.centre for part in (self, other))
         foreign = FOREIGN * (self.atoms.atomic_numbers[:, None] != other.atoms.atomic_numbers[None])
         tries = [_fit(x, y, start, foreign) for start in _axes(x) @ Rotation.create_group("O").as_matrix() @ _axes(y).T]
@@ -283,6 +286,9 @@ def _fit(
     x: NDArray[Any], y: NDArray[Any], rotation: NDArray[np.float64], foreign: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Cost, matched rows of x and of y, and y turned onto x; `rotation` is where to start."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial import distance
+
     best, moved = (math.inf, *np.zeros((2, 0), np.int64), y), y @ rotation.T
     while True:
         cost = distance.cdist(x, moved, "sqeuclidean") + foreign

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from gendiff.metrics import Floats, Metric, bootstrap
 from gendiff.modalities.molecules.properties import COMPUTED
@@ -25,6 +24,8 @@ def wanted(molecules: MoleculeArrays) -> list[str]:
 
 def rank_correlation(rows: Floats, x: Floats, y: Floats, axis: int) -> Floats:
     """Spearman's correlation of x and y at `rows` along their last axis; NaN where one of them is constant."""
+    from scipy.stats import rankdata  # a second to load, of which other tables have no need
+
     ranks = [rankdata(values[rows.astype(np.int64)], axis=axis) for values in (x, y)]
     a, b = (rank - rank.mean(axis, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):
