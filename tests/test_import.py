@@ -52,6 +52,16 @@ def test_import_loads_nothing_heavy(modules):
     assert loaded == []
 
 
+def test_a_help_waits_for_nothing_heavy():
+    slow = ["pytorch_lightning", "matplotlib", "scipy.optimize", "scipy.stats", "torch_geometric"]
+    code = f"""
+from gendiff.cli import main
+status = main(["train", "molecules", "--help"])
+result = [status, [name for name in {slow} if name in sys.modules]]
+"""
+    assert fresh(code) == [0, []]
+
+
 def test_every_public_name_is_there_whatever_was_loaded_before():
     """Also after all rooms are loaded, when Python has bound each room to its name."""
     kinds = fresh(
