@@ -82,6 +82,7 @@ class Row:
         self.facts = {
             "recipe": yaml.safe_load(self.path.read_text(encoding="utf-8")) if self.path else {},
             "sha256": digest,
+            "hydrogens of RDKit": "relaxed",  # results of before have other strains
             **{name: getattr(options, name) for name in ("split", "hydrogens", "minutes", "preset", "samples", "seed")},
         }
 

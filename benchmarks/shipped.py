@@ -308,7 +308,9 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
         lines += [
             "",
             "The same molecules with the hydrogens that RDKit adds, all atoms judged by EDM's rules. The model does not"
-            " draw hydrogens, and RDKit adds as many as valences want, which is an easier task than EDM's:",
+            " draw hydrogens, and RDKit adds as many as valences want, which is an easier task than EDM's. Real"
+            " hydrogens stand where the data have them, added ones are relaxed; molecules that are not valid get none,"
+            " and so have fewer atoms:",
             "",
             "|  | " + " | ".join(f"{wholes[0][row].title} ({wholes[0][row].unit})" for row in WHOLE) + " |",
             "|---" * (len(WHOLE) + 1) + "|",

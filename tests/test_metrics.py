@@ -180,7 +180,7 @@ def table():
             ),
             Metric("new", "new <b>", Value(1.0, 0.98, 1.0, 8), None, "%"),
             Metric("strain", "strain", Value(330.0, 133.0, 2318.0, 5), Value(38.0, 36.0, 40.2, 5), "kcal/mol", "lower"),
-            Metric("small", "small", Value(4.045, 3.249, 4.852, 5), Value(6e-6, 5e-6, 7e-6, 5), "Å"),
+            Metric("small", "small", Value(4.045, 3.249, 4.852, 5), Value(6e-6, -5e-6, 7e-6, 5), "Å"),
             Metric("zero", "zero", Value(0.0, 0.0, 0.0, 5), Value(0.0, 0.0, 0.0, 5)),
         ],
         {"seed": 0, "bonds": "lookup"},

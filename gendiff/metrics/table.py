@@ -48,7 +48,7 @@ class Metric:
         def texts(value: Value | None) -> tuple[str, str]:
             if value is None:
                 return "–", ""
-            estimate, low, high = (f"{scale * x:.{decimals}f}" for x in (value.value, value.low, value.high))
+            estimate, low, high = (f"{scale * x:z.{decimals}f}" for x in (value.value, value.low, value.high))
             return estimate, f"[{low}, {high}]"
 
         return texts(values[0]), texts(values[1])

