@@ -356,6 +356,17 @@ def test_progress_counts_every_step_of_every_batch(model):
     assert len(seen) >= 3 * 4
 
 
+def test_progress_is_told_in_every_round(model):
+    """A search for rare samples, round after round, is no silence."""
+    seen = []
+    with pytest.raises(UserError, match="only 0 of 40 samples"):
+        model.modality.keep = lambda records, only, known: [False] * len(records)
+        model.draw(2, steps=2, only="valid", max_draws=40, progress=lambda done, total: seen.append((done, total)))
+    rounds = [total for done, total in seen if done == total]
+    assert len(rounds) >= 2
+    assert [done for done, _ in seen] == [k + 1 for total in rounds for k in range(total)]
+
+
 def test_samples_of_one_size_are_drawn_together(model):
     masks = []
 

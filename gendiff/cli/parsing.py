@@ -239,7 +239,7 @@ def changed(values: Any, defaults: Any) -> dict[str, Any]:
 
 
 def step_bar(what: str) -> Any:
-    """Return a progress callback (done, total) that draws a bar on standard error."""
+    """Return a progress callback (done, total) that draws a bar on standard error, a new one for each round."""
     from tqdm import tqdm
 
     bars: list[Any] = []
@@ -260,6 +260,6 @@ def step_bar(what: str) -> Any:
             )
         bars[0].update(done - bars[0].n)
         if done >= total:
-            bars[0].close()
+            bars.pop().close()
 
     return tick

@@ -111,7 +111,7 @@ def edit(
         batch_size: Samples computed together.
         max_draws: Give up after this many draws (100 n with `only`).
         begin: Called with what the edit starts from, once all is checked and before the work.
-        progress: Called with (steps done, steps in all) for the first round of draws.
+        progress: Called with (steps done, steps in all) in each round of draws.
         options: What else the task takes. Of images "inpaint" and "uncrop" take `mask`, what is to be drawn: booleans
             (H, W), or (k, H, W) for k inputs, or the file of a picture in which it is white, and `box`, a rectangle (x,
             y, width, height) that is to be drawn; "like" takes `factor`, the side of its blocks in pixels.
@@ -152,7 +152,7 @@ def edit(
             random, told = Random(seed, indices), wish(indices)
             fixed = torch.tensor([len(part) for part in parts])[indices % len(parts)]
             numbers = model.modality.draw_sizes(random, *bounds, told) if bounds else fixed
-            return _batched(model, make, numbers, random, told, batch_size, progress if not int(indices[0]) else None)
+            return _batched(model, make, numbers, random, told, batch_size, progress)
 
         def good(records: list[Any]) -> list[bool]:
             return model.modality.keep(records, only, set()) if only else [True] * len(records)

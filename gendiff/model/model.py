@@ -138,7 +138,7 @@ class Model:
                 `lambda denoiser: Gradient(denoiser, log_prob, at="data")`.
             batch_size: Samples computed together.
             max_draws: Give up after this many draws (100 n with `only`).
-            progress: Called with (steps done, steps in all) for the first round of draws.
+            progress: Called with (steps done, steps in all) in each round of draws.
 
         Raises:
             UserError: for n < 1, steps < 1, a temperature that cannot be had, sizes that the training data lacks, or
@@ -152,8 +152,7 @@ class Model:
         scale = prior_scale(chosen, temperature)
 
         def draw(indices: torch.Tensor) -> list[Any]:
-            first = progress if not int(indices[0]) else None
-            return self.draw_at(indices, seed, chosen, sizes, condition, guidance, guide, batch_size, first, scale)
+            return self.draw_at(indices, seed, chosen, sizes, condition, guidance, guide, batch_size, progress, scale)
 
         def keep(records: list[Any]) -> list[bool]:
             return self.modality.keep(records, only, known or set()) if only else [True] * len(records)

@@ -360,13 +360,27 @@ def _refusals(molecules: Sequence[Molecule]) -> list[str]:
     finite = np.asarray(np.isfinite(position).all((1, 2)))
     reasons = np.where(finite, "", "positions are not finite").tolist()
     mask = np.broadcast_to(finite[:, None], number.shape)
+    for row, i, j in _overlaps(number, position, mask):
+        reasons[row] = f"atoms {i + 1} and {j + 1} overlap"
+    return reasons
+
+
+def overlap(numbers: NDArray[np.integer], positions: NDArray[np.floating]) -> tuple[int, int] | None:
+    """Return the first two of some atoms, (N,) and (N, 3), that overlap, if any do."""
+    number, position = np.asarray(numbers, np.int64)[None], np.asarray(positions, np.float64)[None]
+    return next(((i, j) for _, i, j in _overlaps(number, position, np.ones(number.shape, bool))), None)
+
+
+def _overlaps(
+    number: NDArray[np.int64], position: NDArray[np.float64], mask: NDArray[np.bool_]
+) -> Iterator[tuple[int, int, int]]:
+    """Molecules (M, N) in which atoms overlap, each with the first two that do."""
     for rows, molecule, i, j, distance in _near(number, position, mask):
         left, right = number[rows][molecule, i], number[rows][molecule, j]
-        overlap = np.flatnonzero(distance < OVERLAP * (_EDM[0][left, right] - 10))
-        whose, first = np.unique(molecule[overlap], return_index=True)
-        for row, pair in zip((whose + rows.start).tolist(), overlap[first].tolist(), strict=True):
-            reasons[row] = f"atoms {i[pair] + 1} and {j[pair] + 1} overlap"
-    return reasons
+        overlapping = np.flatnonzero(distance < OVERLAP * (_EDM[0][left, right] - 10))
+        whose, first = np.unique(molecule[overlapping], return_index=True)
+        pairs = overlapping[first]
+        yield from zip((whose + rows.start).tolist(), i[pairs].tolist(), j[pairs].tolist(), strict=True)
 
 
 def draw_mol(molecule: Molecule, bonds: Iterable[Sequence[int]] = (), explicit: bool = True) -> Chem.Mol:

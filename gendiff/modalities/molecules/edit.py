@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 
 from gendiff.files import UserError
-from gendiff.modalities.molecules.bonds import infer_bonds
+from gendiff.modalities.molecules.bonds import infer_bonds, overlap
 from gendiff.modalities.molecules.encode import to_ragged
 from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
@@ -155,6 +155,12 @@ class Fragment(Part):
         if not stay.any():
             raise UserError("no heavy atom is kept, and this model knows no others")
         atoms = _as_one(arrays.select_atoms(stay))
+        if keep and (pair := overlap(atoms.atomic_numbers, atoms.positions)):
+            first, second = (np.flatnonzero(stay) + 1)[list(pair)].tolist()
+            raise UserError(
+                f"atoms {first} and {second} of the input overlap, and what stays must be a molecule; move its pieces"
+                " apart, or leave one of the atoms out with --keep"
+            )
         ragged = to_ragged(atoms, adapter.elements, adapter.charges, adapter.position_scale)
         centre = atoms.positions.mean(0, dtype=np.float64)
         numbers = (np.flatnonzero(stay) + 1).tolist() if keep else ()

@@ -302,6 +302,8 @@ class Molecules(Modality):
         state = {}
         for name, value in wanted.items():
             if name not in self.conditions:
+                if name == "class":
+                    raise UserError("molecules have no classes to ask for; ask for properties with --condition")
                 known = ", ".join(self.conditions)
                 meant = next((other for other in self.conditions if other.lower() == name.lower()), "")
                 way = f"did you mean {meant}?" if meant else f"train with --condition {name}"

@@ -345,6 +345,17 @@ def test_a_linker_of_all_atoms_has_room_for_its_hydrogens():
     assert sizes["explicit"] == (low, 2 + 3 * (high - 2) + 2)
 
 
+def test_pieces_on_top_of_one_another_are_refused_before_the_work():
+    adapter = Molecules([6], {n: 1 for n in range(2, 9)})
+    overlapping = points((0, 0, 0), (1.5, 0, 0), (1.5, 0.4, 0), (3, 0.4, 0))
+    for task in ("grow", "link"):
+        with pytest.raises(UserError, match=r"atoms 2 and 3 of the input overlap, .* move its pieces apart"):
+            fragments(adapter, overlapping, task)
+    with pytest.raises(UserError, match="atoms 2 and 3 of the input overlap"):
+        fragments(adapter, overlapping, "link", [2, 3, 4])
+    assert len(fragments(adapter, overlapping, "grow", [1, 2, 4])[0]) == 3
+
+
 def test_a_molecule_larger_than_any_known_is_not_varied():
     adapter = Molecules([6, 8], {3: 1})
     with pytest.raises(UserError, match="the input has 4 heavy atoms, and the model knows molecules of at most 3"):

@@ -149,6 +149,7 @@ def test_columns_without_use_are_refused(names, values, message):
             {"logP": 1.0},
             r"'logP' cannot be asked of this model, which was trained with gap; train with --condition logP",
         ),
+        ({"class": "cat"}, "molecules have no classes to ask for; ask for properties with --condition"),
         ({"GAP": 1.0}, r"'GAP' cannot be asked of this model, which was trained with gap; did you mean gap\?"),
         ({"gap": "high"}, r"gap must be a number, got 'high'"),
         ({"gap": float("nan")}, r"gap must be a finite number"),
