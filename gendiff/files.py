@@ -43,7 +43,7 @@ def check_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Path:
     path = Path(path)
     try:
         if path.is_dir():
-            raise UserError(f"{path}: is a directory; name a file")
+            raise UserError(f"{path}: is a directory; name a file, or the files in it: {path}/*")
         if not path.exists():
             raise UserError(f"{path}: no such file")
         if not path.is_file():
@@ -176,7 +176,8 @@ def check_target(path: str | Path, extensions: Sequence[str]) -> Path:
     path = Path(path)
     if ending(path) not in extensions:
         raise UserError(
-            f"{path}: cannot write {ending(path) or 'a file without an ending'}; choose from {', '.join(extensions)}"
+            f"{path}: cannot write {ending(path) or 'a file without an ending'}; choose from"
+            f" {', '.join('FOLDER/' if word == '/' else word for word in extensions)}"
         )
     if path.is_dir():
         raise UserError(f"{path}: is a directory; name a file")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gendiff import __version__
 from gendiff.cli.parsing import UsageError, parse, parser, say
+from gendiff.wording import some
 
 if TYPE_CHECKING:
     from gendiff.download import Progress, Source
@@ -213,7 +214,7 @@ def _check_foreign(folder: Path) -> None:
 def _write(kind: Any, files: list[Path], output: str) -> None:
     records, _ = kind.read(files)
     kind.write_examples(records, Path(output))
-    say(f"{len(records):,} {kind.name}: {output}")
+    say(f"{some(len(records), kind.name)}: {output}")
 
 
 def _sweep(folder: Path) -> None:

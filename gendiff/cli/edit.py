@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wants_help, wishes, words
 from gendiff.cli.sample import check_output, classes_of, pick_device, protect, read_sidecar, sidecar_of, write_samples
 from gendiff.files import UserError, ending, write_json
+from gendiff.wording import some
 
 if TYPE_CHECKING:
     from gendiff.modality import Part
@@ -245,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
         facts["strength"] = todo.strength if args.strength is None else args.strength
     write_json(sidecar_of(output), read_sidecar(output) | facts)
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
-    number = f"{len(drawn.records):,} {model.modality.name}"
+    number = some(len(drawn.records), model.modality.name)
     if written < len(drawn.records):
         number = f"{written:,} of {number} fit {ending(output)}, made"
     say(f"{number} in {seconds:.1f} s{rate}: {output}")

@@ -82,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
     defaults = {option.name: option.default for option in kind.options if option.of == "evaluate"}
     chosen = {name: value for name, value in given(args, kind, "evaluate").items() if value != defaults[name]}
     rules = {**defaults, **protocol(sidecar), **chosen}
+    say("measuring; this may take a minute or two")
     table = kind.evaluate(generated, reference, training=training, seed=args.seed, **rules)
     for line in table.lines():
         say(line)

@@ -43,13 +43,18 @@ def parse(command: ArgumentParser, argv: Sequence[str]) -> Namespace:
         message = noise.getvalue()
     except Exception as error:
         message = str(error)
-    raise UsageError(f"{_one_line(message, config_file(argv))}; see {command.prog} --help")
+    raise UsageError(f"{_plain(command, _one_line(message, config_file(argv)))}; see {command.prog} --help")
 
 
 def config_file(argv: Sequence[str]) -> str:
     """Return the last file of options that is named, or ""."""
+    return value_of(argv, "--config")
+
+
+def value_of(argv: Sequence[str], flag: str) -> str:
+    """Return the last value that a command line gives an option, before it is parsed, or ""."""
     pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*argv, ""])]
-    return next((file for option, file in reversed(pairs) if option == "--config"), "")
+    return next((value for option, value in reversed(pairs) if option == flag), "")
 
 
 def _one_line(text: str, config: str) -> str:
@@ -59,6 +64,29 @@ def _one_line(text: str, config: str) -> str:
     )
     line = line.replace("<unicode string>", config)[:400] or "the command line cannot be understood"
     return f"{config}: {line}" if "config" in line and config not in line else line
+
+
+KINDS = {"int": "whole number", "float": "number", "str": "word", "bool": "true or false"}
+"""How types are called in messages."""
+
+
+def _plain(command: ArgumentParser, line: str) -> str:
+    """Return what a parser complains of in the words of the help: options by their flags, types by their names."""
+    flags: dict[str, str] = {}
+    for action in command._actions:
+        flags |= {action.dest: max(action.option_strings, key=len)} if action.option_strings else {}
+    missing = re.fullmatch(r"the following arguments are required: (.*)", line)
+    if missing:
+        names = [flags.get(name, name) for name in missing[1].split(", ")]
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+    line = re.sub(r'Parser key "([^"]*)":', lambda match: f"{flags.get(match[1], match[1])}:", line)
+    types = re.findall(r"Expected a <class '(\w+)'>", line)
+    value = re.search(r"(?:Got value|Given value): (.*)$", line)
+    kinds = [KINDS[name] for name in types if name != "NoneType"] if {*types} <= {*KINDS, "NoneType"} else []
+    if not kinds or not value:
+        return line
+    where = line.split("Does not validate")[0].split("Expected a")[0].strip()
+    return f"{where} {value[1]!r} is no {' or '.join(dict.fromkeys(kinds))}"
 
 
 def add_size(command: ArgumentParser, help: str) -> None:

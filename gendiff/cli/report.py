@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         table = None
         if args.reference:
             reference, _ = kind.read(resolve(args.reference))
+            say("measuring; this may take a minute or two")
             table = kind.evaluate(records, reference, **{**modality.protocol(), **rules})
         drawn = modality.redraw(records)
         modality.annotate(drawn)

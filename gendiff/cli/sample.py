@@ -29,6 +29,7 @@ from gendiff.cli.parsing import (
     words,
 )
 from gendiff.files import UserError, check_target, ending, read_json, write_json
+from gendiff.wording import some
 
 SHARDED = {"shard_size": 10_000, "format": None, "resume": False}
 """Options of folders of shards, and their defaults."""
@@ -240,7 +241,7 @@ def main(argv: Sequence[str]) -> int:
         model.modality.film(frames, args.film)
         say(f"how the first {len(frames[0])} came out of noise: {args.film}")
     rate = f", {100 * drawn.rate:.1f} % of {drawn.drawn:,} drawn are {' and '.join(only)}" if only else ""
-    number = f"{len(drawn.records):,} {model.modality.name}"
+    number = some(len(drawn.records), model.modality.name)
     if written < len(drawn.records):
         number = f"{written:,} of {number} fit {ending(output)}, drawn"
     say(f"{number} in {seconds:.1f} s ({drawn.drawn / seconds:,.0f}/s){rate}: {output}")
@@ -422,7 +423,7 @@ def protect(output: Path, examples: Sequence[str]) -> None:
         )
 
 
-def _run(source: str | Path) -> dict[str, Any]:
+def run_settings(source: str | Path) -> dict[str, Any]:
     """Return the settings of the run of a model, or nothing."""
     for folder in (Path(source), Path(source).parent):
         config = folder / "config.yaml"
@@ -437,7 +438,7 @@ def _run(source: str | Path) -> dict[str, Any]:
 
 def _examples(source: str | Path) -> list[str]:
     """Return the files of examples that the run of a model names, or nothing."""
-    files = _run(source).get("files")
+    files = run_settings(source).get("files")
     return [str(file) for file in files] if isinstance(files, list) else []
 
 
@@ -457,7 +458,7 @@ def run_files(source: str | Path) -> list[str]:
 
 def run_reading(source: str | Path) -> dict[str, Any]:
     """Return how the run of a model read its examples: further options of the modality's reader."""
-    reading = _run(source).get("reading")
+    reading = run_settings(source).get("reading")
     return reading if isinstance(reading, dict) else {}
 
 

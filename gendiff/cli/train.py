@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.options import add_options, explained, flags, formats, given, listed, modality_of
-from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, words
+from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, value_of, words
+from gendiff.cli.sample import run_settings
 from gendiff.modality import find_modality, installed
 
 
@@ -111,6 +113,15 @@ def main(argv: Sequence[str]) -> int:
     kind = modality_of(argv)
     if kind is None and argv and not argv[0].startswith("-"):
         find_modality(argv[0])
+    named = {*installed()} & {*argv}  # if in the wrong place
+    if kind is None and not named and "--resume" in argv and (out := value_of(argv, "--out")):
+        begun = run_settings(out).get("modality")
+        if begun in installed():
+            kind, argv = find_modality(begun), [begun, *argv]
+        else:
+            from gendiff.train.run import began
+
+            began(Path(out), "run")  # says what is wrong with it
     p = build_parser(argv)
     args = parse(p, argv)
     if not args.files and not args.resume:

@@ -132,7 +132,7 @@ def edit(
         raise UserError(f"--size: what comes of {task} is as large as the model has it; leave it out")
     n = (len(parts) if todo.kind != "path" and len(parts) > 1 else NUMBER) if n is None else n
     if todo.kind != "path" and n < len(parts):
-        raise UserError(f"-n {n} makes fewer than the {len(parts):,} that are given; --which 3 takes the third alone")
+        raise UserError(f"-n {n} makes fewer than the {len(parts):,} that are given; --which 1 takes the first alone")
     wish = Wish.of(model, parts, todo, condition, guidance)
     walker = sampler_of(model, task, steps)
     bounds = None if whole or todo.kind in ("noise", "path") else _bounds(model, parts[0], sizes, wish)

@@ -79,6 +79,8 @@ class Model:
         """
         if steps is not None and steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
+        if temperature is not None and not 0 <= temperature <= 1:
+            raise UserError(f"--temperature must lie in [0, 1], got {temperature:g}")
         if sampler is not None and not isinstance(sampler, str):
             return sampler
         chosen = self.sampler if sampler is None else self._named(sampler)

@@ -247,8 +247,12 @@ class NonFinite(Callback):
             raise diverged("the loss is", trainer.global_step)
 
 
+MOST_STEPS = 100
+"""Steps of the sampler for a preview, at most: a thousand would take longer than the training of a short run."""
+
+
 class Previews(Callback):
-    """Draws a few samples with the averaged weights while the run goes on.
+    """Draws a few samples with the averaged weights while the run goes on, in at most :data:`MOST_STEPS` steps.
 
     Arguments:
         folder: Where pictures go.
@@ -270,7 +274,8 @@ class Previews(Callback):
         if step % self.every or step in (self._last_step, trainer.max_steps) or not trainer.is_global_zero:
             return
         self._last_step = step
+        own = getattr(self.model.sampler, "steps", 0)
         with self.averages.applied(self.model.denoiser):
-            records = self.model.sample(self.count, seed=0)
+            records = self.model.sample(self.count, seed=0, steps=MOST_STEPS if own > MOST_STEPS else None)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model.modality.draw(records, self.folder / f"step-{step:07d}.png")

@@ -32,6 +32,7 @@ from gendiff.sample import Sampler
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
 from gendiff.train.shards import LOCK, Shards, candidates
+from gendiff.wording import many, some
 
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 """Lightning's names of torch's devices."""
@@ -179,7 +180,7 @@ def generate(
             rate += f", {100 * number / drawn:.1f} % of {drawn:,} drawn are {' and '.join(only)}"
         written = sum(record["written"] for record in records)
         rate += f", {written:,} of {number:,} fit {ending}" if written < number else ""
-        say(f"{number:,} {model.modality.name} in {len(records):,} shards{rate}: {folder}")
+        say(f"{some(number, model.modality.name)} in {many(len(records), 'shard')}{rate}: {folder}")
     return folder
 
 

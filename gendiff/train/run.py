@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from gendiff.data import Ragged, batch_stream, resolve
 from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, check_file, read_text
-from gendiff.modality import find_modality
+from gendiff.modality import PRESETS, find_modality
 from gendiff.model import Model, load
 from gendiff.model.digest import digest
 from gendiff.ops import Random
@@ -29,6 +29,7 @@ from gendiff.train.loader import Stream
 from gendiff.train.parent import Parent
 from gendiff.train.processes import first
 from gendiff.train.task import DiffusionTask
+from gendiff.wording import many
 
 STEPS = 10_000
 """Length of a run that nothing else bounds."""
@@ -183,6 +184,14 @@ def _run(
     accumulate = options.get("accumulate_grad_batches", 1)
     seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
     kind = find_modality(settings["modality"])
+    for option, value, offered in (
+        ("preset", settings["preset"], PRESETS),
+        ("network", settings["network"], kind.networks),
+    ):
+        if value is not None and offered and value not in offered:
+            raise UserError(f"unknown {option} {value!r}; choose from {', '.join(offered)}")
+    with silence():  # what Lightning refuses, it refuses before the examples are read
+        make_trainer(logger=False, **{name: options[name] for name in PLACE if name in options})
     parent = Parent.of(settings["parent"], kind.name, settings["distill"]) if settings["parent"] else None
     reading, fitting = settings["reading"] or {}, settings["fitting"] or {}
     if parent is not None:
@@ -267,7 +276,7 @@ def _run(
             parameters = sum(p.numel() for p in denoiser.parameters())
             each = _seconds_per_step(task, data, -(-settings["batch_size"] // world), device) * accumulate
             expected = min(steps * each if steps else math.inf, seconds or math.inf)
-            bounds = (f"{steps:,} steps" if steps else "", f"{seconds:,.0f} s" if seconds else "")
+            bounds = (many(steps, "step") if steps else "", f"{seconds:,.0f} s" if seconds else "")
             say(
                 f"training {type(denoiser.network).__name__} ({preset}, {parameters:,} parameters)"
                 f" for {' or '.join(filter(None, bounds))} of {settings['batch_size']} on"
@@ -300,9 +309,12 @@ def _run(
             if writes and not (started or keeper.saved):
                 shutil.rmtree(folder, ignore_errors=True)  # nothing in it that anyone could use
             raise
-    say(f"trained {trainer.global_step:,} steps in {_human(time.monotonic() - begin)}: {folder / 'model'}")
+    say(f"trained {many(trainer.global_step, 'step')} in {_human(time.monotonic() - begin)}: {folder / 'model'}")
     return load(folder / "model") if writes else model
 
+
+PLACE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+"""Options of Lightning's Trainer that depend on the machine."""
 
 OPTIONS = get_type_hints(train)
 """Type of each argument of :func:`train`."""

@@ -76,7 +76,7 @@ def test_tasks_and_formats(gendiff, fragment, tmp_path):
         (("--task", "shrink"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'shrink'"),
         (("--task", "trace"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'trace'"),
         (("--side", "3"), 1, "--side is for data that come in any unit; molecules come in Å"),
-        (("--class", "cat"), 1, "'class' cannot be asked of this model"),
+        (("--class", "cat"), 1, "molecules have no classes to ask for"),
         (("--task", "vary", "--strength", "1.5"), 1, "--strength must lie in [0, 1]"),
         (("--task", "vary", "--strength", "much"), 2, "strength"),
         (("--task", "interpolate"), 1, "interpolate takes 2 molecules, got 1"),
@@ -139,7 +139,7 @@ def test_what_was_read_is_said_before_the_work(gendiff, fragment, tmp_path):
     done = gendiff("edit", examples.run(), fragment, "-n", 1, "-o", tmp_path / "out.sdf", *FAST)
     first, second = done.out.splitlines()[:2]
     assert first.startswith("read 1 molecule from fragment.sdf: ")
-    assert second.startswith("1 molecules in ")
+    assert second.startswith("1 molecule in ")
 
 
 def test_the_input_is_never_written_over(gendiff, fragment):

@@ -7,7 +7,8 @@ import errno
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -16,8 +17,9 @@ import yaml
 from torch import nn
 
 import examples
-from gendiff import load
+from gendiff import Ancestral, load
 from gendiff.files import UserError, sha256
+from gendiff.modalities.molecules.modality import Molecules
 from gendiff.train import callbacks, train
 from gendiff.train import run as module
 from gendiff.train.callbacks import AveragedWeights
@@ -113,6 +115,29 @@ def test_a_preview_is_drawn_once_per_step_whatever_is_accumulated(data, tmp_path
     )
     assert drawn == [24]
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step-0000002.png"]
+
+
+@pytest.mark.parametrize(("steps", "asked"), [(1000, 100), (100, None), (7, None)])
+def test_a_preview_takes_no_more_steps_than_it_may(tmp_path, monkeypatch, steps, asked):
+    """A thousand would take longer than the training of a short run."""
+    model, drawn = examples.model(), []
+    model.sampler = Ancestral(steps)
+    monkeypatch.setattr(type(model), "sample", lambda self, n, **options: drawn.append(options["steps"]) or [])
+    monkeypatch.setattr(type(model.modality), "draw", lambda self, records, path: None)
+    trainer = SimpleNamespace(global_step=5, max_steps=10, is_global_zero=True)
+    averages = SimpleNamespace(applied=lambda denoiser: nullcontext())
+    callbacks.Previews(tmp_path, model, averages, 5).on_train_batch_end(trainer, None, None, None, 0)
+    assert drawn == [asked]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"preset": "huge"}, {"network": "unet"}, {"trainer": {"accelerator": "abacus"}}, {"trainer": {"devices": 0}}],
+)
+def test_what_the_machine_cannot_do_is_refused_before_the_examples_are_read(data, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(Molecules, "read", lambda *args, **words: pytest.fail("was read"))
+    with pytest.raises(UserError):
+        train("molecules", [data], tmp_path / "run", **{**SHORT, "steps": 2, **options})
 
 
 # What it says

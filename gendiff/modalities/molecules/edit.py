@@ -27,6 +27,7 @@ from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
 from gendiff.modality import Part, Task
 from gendiff.ops import State
+from gendiff.wording import many
 
 if TYPE_CHECKING:
     from gendiff.modalities.molecules.modality import Molecules
@@ -90,7 +91,7 @@ def fragments(
     if wanted and len(arrays) != wanted:
         hint = "; --which says which of them" if wanted == 1 and len(arrays) else ""
         hint += "; fragments of one scaffold belong in one record" if task == "grow" else ""
-        raise UserError(f"{task} takes {_count(wanted, 'molecule')}, got {len(arrays):,}{hint}")
+        raise UserError(f"{task} takes {many(wanted, 'molecule')}, got {len(arrays):,}{hint}")
     kind, largest = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms", max(adapter.sizes)
     if task in ("interpolate", "vary"):
         whole: list[Part] = [Fragment.take(adapter, arrays.select([row]), ()) for row in range(len(arrays))]
@@ -318,7 +319,3 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)

@@ -28,6 +28,7 @@ from gendiff.modalities.sketches.points import PICTURES, POINTS, box, cloud, con
 from gendiff.modalities.sketches.records import Sketch, SketchArrays
 from gendiff.modality import Part, Task
 from gendiff.ops import State
+from gendiff.wording import many
 
 if TYPE_CHECKING:
     from gendiff.modalities.sketches.modality import Sketches
@@ -58,7 +59,7 @@ def read_parts(paths: Sequence[str | Path], task: str) -> tuple[SketchArrays, An
     Raises:
         UserError: for a record that cannot be used, or pictures beside other files.
     """
-    from gendiff.modalities.sketches.read import ReadReport, read_sketches
+    from gendiff.modalities.sketches.read import read_sketches
 
     pictures = [Path(path) for path in paths if ending(path) in PICTURES]
     if not pictures or task != "trace":
@@ -69,7 +70,25 @@ def read_parts(paths: Sequence[str | Path], task: str) -> tuple[SketchArrays, An
     if len(pictures) < len(paths):
         raise UserError("trace takes one picture or one drawing at a time")
     clouds = [read_ink(path) for path in pictures]
-    return SketchArrays(np.array([len(points) for points in clouds]), np.concatenate(clouds)), ReadReport()
+    report = InkReport(
+        [f"{path.name}: {many(len(points), 'point')} of ink" for path, points in zip(pictures, clouds, strict=True)]
+    )
+    return SketchArrays(np.array([len(points) for points in clouds]), np.concatenate(clouds)), report
+
+
+@dataclass(frozen=True)
+class InkReport:
+    """What there is to say of pictures that were read.
+
+    Attributes:
+        said: A line for each.
+    """
+
+    said: list[str]
+
+    def lines(self) -> list[str]:
+        """Return the lines."""
+        return self.said
 
 
 def parts(
@@ -150,10 +169,10 @@ class Drawing(Part):
     @classmethod
     def draft(cls, adapter: Sketches, sketch: Sketch, side: float | None, lies: bool = False) -> Drawing:
         """Return a drawing all of which may change, but not where it `lies`, if so."""
-        unit, note = _unit(adapter, sketch, side)
+        unit, _ = _unit(adapter, sketch, side)  # it is whole: as large as a finished drawing, in whatever unit
         seen = adapter.preprocess(_scaled(sketch, unit))
         rough = geometry.centred(seen) if lies else None
-        return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), rough=rough, note=note)
+        return cls(sketch, _state(adapter, seen), unit, condition=_class(adapter, sketch), rough=rough)
 
     @classmethod
     def prefix(cls, adapter: Sketches, sketch: Sketch, side: float | None, goes_on: bool = False) -> Drawing:

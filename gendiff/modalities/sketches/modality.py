@@ -445,7 +445,7 @@ class Sketches(Modality):
 
     def picture(self, record: Sketch) -> tuple[str, str, str]:  # noqa: D102
         from gendiff.modalities.sketches.draw import svg
-        from gendiff.modalities.sketches.read.report import many
+        from gendiff.wording import many
 
         caption = f"{record.word} · " * bool(record.word) + many(len(record), "point")
         return svg(record), caption + f", {many(int(record.pen.sum()), 'stroke')}" * record.has_pen, ""

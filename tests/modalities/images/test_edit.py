@@ -371,7 +371,7 @@ def test_each_of_several_pictures_is_edited_in_turn():
     assert np.array_equal(stacked(made), stacked([three[i] for i in (0, 1, 2, 0, 1)]))
     assert len(model.edit(three, "vary", which=2, strength=0.0).records) == 40
     assert np.array_equal(model.edit(arrays, "vary", 1, which=[3], strength=0.0).records[0].pixels, three[2].pixels)
-    with pytest.raises(UserError, match=r"-n 2 makes fewer than the 3 that are given; --which 3"):
+    with pytest.raises(UserError, match=r"-n 2 makes fewer than the 3 that are given; --which 1"):
         model.edit(three, "vary", 2)
     with pytest.raises(UserError, match="--which names number 4, and the input has 3"):
         model.edit(three, "vary", 2, which=[1, 4])
@@ -528,7 +528,7 @@ def test_the_command_takes_all_pictures_or_those_that_are_named(run, tmp_path, c
     assert edit(run, tmp_path / "in.npz", *words, "-o", tmp_path / "way") == 0
     assert len(list((tmp_path / "way").glob("*.png"))) == 3
     for more, status, message in (
-        (("-o", tmp_path / "x.png"), 1, "-n 1 makes fewer than the 4 that are given; --which 3 takes the third alone"),
+        (("-o", tmp_path / "x.png"), 1, "-n 1 makes fewer than the 4 that are given; --which 1 takes the first alone"),
         (("-o", tmp_path / "x.npz", "--which", "9"), 1, "--which names number 9, and the input has 4"),
         (("-o", tmp_path / "x.npz", "--which", "x"), 2, "--which 'x' is no list of numbers; write 1,2,5-8"),
         (("-o", tmp_path / "x.npz", "--mask", tmp_path / "no.png"), 1, "no.png"),

@@ -123,7 +123,7 @@ def test_files_that_are_something_else(tmp_path, name):
             refusal(write(path, content), on_error)
     path.unlink()
     path.mkdir()
-    assert refusal(path).endswith("is a directory; name a file")
+    assert refusal(path).endswith(f"is a directory; name a file, or the files in it: {path}/*")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

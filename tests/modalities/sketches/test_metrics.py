@@ -43,6 +43,17 @@ def held(doodles):
     return doodles.select(np.arange(500, 660))
 
 
+@pytest.mark.parametrize("words", [("",), ("cat", "dog")])
+def test_networks_that_would_measure_nothing_are_not_trained(held, monkeypatch, words):
+    """Half a minute for no number: of few sketches only the recognition of words is left to them."""
+    trained = []
+    monkeypatch.setattr(metrics.Features, "fit", lambda *args: trained.append(args))
+    few = replace(held.select(np.arange(80)), words=np.resize(words, 80))
+    table = metrics.Suite(few, steps=1).evaluate(few.select(np.arange(30)), n_resamples=2)
+    assert len(trained) == len(words) - 1
+    assert table.facts["networks"].startswith("none: too few sketches")
+
+
 # Feature spaces
 
 

@@ -2,6 +2,7 @@ r"""All metrics of images against one reference."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,12 @@ class Suite:
         order = np.random.default_rng(seed).permutation(len(self.training))
         learnt, rest = np.split(order, [min(len(order) // 2, round(1.25 * MAX_TRAINING))])
         self.unseen = (np.arange(len(reference)), rest) if training is not None else tuple(np.array_split(rest, 2))
-        self.features = Features.fit(self.training.select(learnt), seed, steps) if len(learnt) > 1 else None
+        self.learnt, self.steps = self.training.select(learnt), steps
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The network, trained when it is first asked for; None if there are too few images."""
+        return Features.fit(self.learnt, self.seed, self.steps) if len(self.learnt) > 1 else None
 
     def evaluate(self, generated: ImageArrays, *, n_resamples: int = 200) -> Table:
         """Return the table of one generated set, which may be empty.
@@ -86,10 +92,12 @@ class Suite:
             words = [np.full(len(word), "") for word in words]
         rows = matched(words, MOST)
         *new, real, other = (one.select(row) for one, row in zip(sets, rows, strict=True))
+        named = len({*self.learnt.words.tolist()} - {""}) > 1
+        features = self.features if named or len(real) >= LEAST else None  # else nothing would be said of it
         left: Scores = {}
         right: Scores = {}
-        if len(real) >= LEAST and self.features is not None:
-            seen = [self.features.describe(one) for one in (*new, other, real)]
+        if len(real) >= LEAST and features is not None:
+            seen = [features.describe(one) for one in (*new, other, real)]
             left |= distances(seen[0], seen[-1], options) if new else {}
             right |= distances(seen[-2], seen[-1], options)
         if len(real) >= LEAST and self.inception is not None:
@@ -97,9 +105,9 @@ class Suite:
             *ours, floor, truth = (self.inception(one.pixels) for one in (*new, other, real))
             left["fid"] = compare(frechet_distance, ours[0], truth, **few) if new else None
             right["fid"] = compare(frechet_distance, floor, truth, **few)
-        if self.features is not None and self.features.words:
-            left |= classes(self.features, drawn, options)
-            right |= classes(self.features, real, options)
+        if features is not None and features.words:
+            left |= classes(features, drawn, options)
+            right |= classes(features, real, options)
         if len(real) > 3:
             some = [one.select(np.arange(min(len(one), MOST_COPIES))) for one in (*new, real)]
             itself = numbers[0][rows[-2]][: len(some[-1])] if self.reference is self.training else None
@@ -111,10 +119,16 @@ class Suite:
             for name, (title, unit, better, text) in METRICS.items()
             if name in right
         ]
-        return Table(table, self._facts(drawn, generated, real, options), "Generated images beside real ones")
+        facts = self._facts(drawn, generated, real, features, options)
+        return Table(table, facts, "Generated images beside real ones")
 
     def _facts(
-        self, drawn: ImageArrays, generated: ImageArrays, real: ImageArrays, options: dict[str, Any]
+        self,
+        drawn: ImageArrays,
+        generated: ImageArrays,
+        real: ImageArrays,
+        features: Features | None,
+        options: dict[str, Any],
     ) -> dict[str, str]:
         """What the numbers rest on, in words."""
         facts = {
@@ -133,14 +147,12 @@ class Suite:
             facts["not compared"] = f"words without unseen real images: {', '.join(missing[:5])}" + ", …" * (
                 len(missing) > 5
             )
-        if self.features is None:
-            facts["network"] = "none: the reference is too small to train any"
+        if features is None:
+            facts["network"] = "none: too few images for what it measures"
         else:
-            task = f"{len(self.features.words)} words" if self.features.words else "how an image was turned,"
-            held_out = self.features.held_out
-            facts["network"] = (
-                f"{self.features.digest()}, trained on {task} of {len(self.features.trained_on):,} images"
-            )
+            task = f"{len(features.words)} words" if features.words else "how an image was turned,"
+            held_out = features.held_out
+            facts["network"] = f"{features.digest()}, trained on {task} of {len(features.trained_on):,} images"
             facts["network"] += f"; {held_out.value:.1%} right on {held_out.n:,} held-out ones" if held_out else ""
         floor = "two parts of the reference" if self.training is self.reference else "training against reference"
         facts["reference column"] = f"{floor}, as many as generated: the floor of a perfect model"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gendiff.modalities.images.records import ImageArrays, kind
+from gendiff.wording import many
 
 
 @dataclass
@@ -55,14 +56,14 @@ class ReadReport:
         """A line of numbers and, if need be, one on what was left out and one on what was left alone."""
         where = Path(self.files[0]["path"]).name if len(self.files) == 1 else f"{len(self.files):,} files"
         facts = [
-            f"read {_many(self.kept, 'image')} from {where}",
+            f"read {many(self.kept, 'image')} from {where}",
             kind((*self.size, self.channels)),
             f"values {self.low}-{self.high}",
         ]
         if self.classes:
             named = ", ".join(f"{word} {count:,}" for word, count in self.classes.most_common(12))
             rest = len(self.classes) - 12
-            head = _many(len(self.classes), "class")
+            head = many(len(self.classes), "class")
             facts.append(f"{head}: {named}" + (f" and {rest:,} others" if rest > 0 else ""))
             if (without := self.kept - self.classes.total()) > 0:
                 facts.append(f"{without:,} without a class")
@@ -70,10 +71,10 @@ class ReadReport:
             facts.append("no classes")
         lines = ["; ".join(facts)]
         if self.skipped:
-            lines.append(f"left out {self.skipped.total():,} of {_many(self.records, 'record')}: {self.reasons()}")
+            lines.append(f"left out {self.skipped.total():,} of {many(self.records, 'record')}: {self.reasons()}")
         if self.others:
             kinds = ", ".join(f"{name} {count:,}" for name, count in self.others.most_common(5))
-            lines.append(f"left alone {_many(self.others.total(), 'file')} that are no images: {kinds}")
+            lines.append(f"left alone {many(self.others.total(), 'file')} that are no images: {kinds}")
         return lines
 
     def reasons(self) -> str:
@@ -90,8 +91,3 @@ class ReadReport:
             "classes": dict(self.classes.most_common()),
             "size": list(self.size),
         }
-
-
-def _many(count: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith("ss") else "s")
-    return f"{count:,} {noun if count == 1 else plural}"

@@ -38,7 +38,10 @@ def chosen(protocol: str | Sequence[str], hydrogens: Hydrogens) -> list[str]:
         if word not in PROTOCOLS:
             raise UserError(f"--protocol knows {', '.join(PROTOCOLS)}, not {word!r}")
         if word in EXPLICIT and hydrogens == "implicit":
-            raise UserError(f"--protocol {word} judges molecules with all their atoms; leave it out for heavy atoms")
+            raise UserError(
+                f"--protocol {word} judges molecules with all their atoms, and these were drawn by their heavy atoms;"
+                " leave it out, or add --hydrogens explicit to judge them with the hydrogens that RDKit added"
+            )
     return [word for word in PROTOCOLS if word in words]
 
 

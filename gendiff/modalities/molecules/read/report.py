@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rdkit import Chem
 
 from gendiff.modalities.molecules.records import MoleculeArrays
+from gendiff.wording import many
 
 Fragments = Literal["largest", "keep", "refuse"]
 """What to do with a record of several fragments."""
@@ -76,19 +77,19 @@ class ReadReport:
         low, median, high = self.heavy_atoms
         policy = {"largest": "largest fragment kept", "keep": "kept whole", "refuse": "refused"}[self.policy]
         facts = [
-            f"read {_many(self.kept, 'molecule')} from {where}: {' '.join(symbols)}",
+            f"read {many(self.kept, 'molecule')} from {where}: {' '.join(symbols)}",
             f"{low}-{high} heavy atoms (median {median:g})" if high > low else f"{low} heavy atoms",
-            "duplicates unknown (no SMILES)" if self.duplicates is None else _many(self.duplicates, "duplicate"),
-            _many(self.fragments, "salt") + (f" or mixtures ({policy})" if self.fragments else ""),
+            "duplicates unknown (no SMILES)" if self.duplicates is None else many(self.duplicates, "duplicate"),
+            many(self.fragments, "salt") + (f" or mixtures ({policy})" if self.fragments else ""),
             f"{self.charged:,} charged",
         ]
         lines = ["; ".join(facts)]
         if self.embedded:
-            lines.append(f"made 3-D coordinates for {_many(self.embedded, 'molecule')} without any (ETKDGv3, MMFF94s)")
+            lines.append(f"made 3-D coordinates for {many(self.embedded, 'molecule')} without any (ETKDGv3, MMFF94s)")
         if self.without_hydrogens:
-            lines.append(f"{_many(self.without_hydrogens, 'molecule')} without (all) hydrogens")
+            lines.append(f"{many(self.without_hydrogens, 'molecule')} without (all) hydrogens")
         if self.ligands:
-            aside = ", ".join(_many(count, kind) for kind, count in self.aside.most_common() if count)
+            aside = ", ".join(many(count, kind) for kind, count in self.aside.most_common() if count)
             names = ", ".join(f"{count:,} {name}" for name, count in self.ligands.most_common(8))
             rest = self.ligands.total() - sum(count for _, count in self.ligands.most_common(8))
             lines.append(
@@ -97,13 +98,13 @@ class ReadReport:
                 + (f"; not taken: {aside}" if aside else "")
             )
         if self.orders_read:
-            lines.append(f"read the bond orders of {_many(self.orders_read, 'ligand')} off the bond lengths")
+            lines.append(f"read the bond orders of {many(self.orders_read, 'ligand')} off the bond lengths")
         if self.orders_unknown:
-            lines.append(f"{_many(self.orders_unknown, 'ligand')} with unknown bond orders, kept as single bonds")
+            lines.append(f"{many(self.orders_unknown, 'ligand')} with unknown bond orders, kept as single bonds")
         if self.rejected:
-            lines.append(f"{_many(self.rejected, 'molecule')} kept though RDKit rejects the chemistry")
+            lines.append(f"{many(self.rejected, 'molecule')} kept though RDKit rejects the chemistry")
         if self.skipped:
-            lines.append(f"left out {self.skipped.total():,} of {_many(self.records, 'record')}: {self.reasons()}")
+            lines.append(f"left out {self.skipped.total():,} of {many(self.records, 'record')}: {self.reasons()}")
         return lines + [self.store] * bool(self.store)
 
     def reasons(self) -> str:
@@ -163,10 +164,6 @@ class Tally:
         report.charged, report.zwitterions = self.charged, self.zwitterions
         known = np.concatenate(self.hashes)
         report.duplicates = len(known) - len(np.unique(known)) if len(known) else None
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _range(counts: Counter[int]) -> tuple[int, float, int]:

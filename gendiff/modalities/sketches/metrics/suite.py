@@ -2,6 +2,7 @@ r"""All metrics of sketches against one reference."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,12 @@ class Suite:
         order = np.random.default_rng(seed).permutation(len(self.training))
         learnt, rest = np.split(order, [min(len(order) // 2, round(1.25 * MAX_TRAINING))])
         self.unseen = (np.arange(len(reference)), rest) if training is not None else tuple(np.array_split(rest, 2))
-        self.features = Features.fit(self.training.select(learnt), seed, steps) if len(learnt) > 1 else None
+        self.learnt, self.steps = self.training.select(learnt), steps
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The networks, trained when they are first asked for; None if there are too few sketches."""
+        return Features.fit(self.learnt, self.seed, self.steps) if len(self.learnt) > 1 else None
 
     def evaluate(self, generated: SketchArrays, *, n_resamples: int = 200) -> Table:
         """Return the table of one generated set, which may be empty.
@@ -74,15 +80,17 @@ class Suite:
         if not all((word != "").any() for word in words):  # one of them knows no words
             words = [np.full(len(word), "") for word in words]
         rows = matched(words, MOST)
-        *new, real, other = (View(one.select(row), self.features) for one, row in zip(sets, rows, strict=True))
+        named = len({*self.learnt.words.tolist()} - {""}) > 1
+        features = self.features if named or len(rows[-2]) >= LEAST else None  # else nothing would be said of them
+        *new, real, other = (View(one.select(row), features) for one, row in zip(sets, rows, strict=True))
         left: Scores = {}
         right: Scores = {}
         if len(real.arrays) >= LEAST:
             left |= distances(new[0], real, options) if new else {}
             right |= distances(other, real, options)
-        if self.features is not None and self.features.words:
-            left |= classes(self.features, drawn, options)
-            right |= classes(self.features, real.arrays, options)
+        if features is not None and features.words:
+            left |= classes(features, drawn, options)
+            right |= classes(features, real.arrays, options)
         if len(real.arrays) > 3 and real.arrays.dimensions == 2 and real.arrays.has_pen:
             few = [one.arrays.select(np.arange(min(len(one.arrays), MOST_COPIES))) for one in (*new, real)]
             itself = numbers[0][rows[-2]][: len(few[-1])] if self.reference is self.training else None
@@ -94,10 +102,16 @@ class Suite:
             for name, (title, unit, better, text) in METRICS.items()
             if name in right
         ]
-        return Table(table, self._facts(drawn, generated, real.arrays, options), "Generated sketches beside real ones")
+        facts = self._facts(drawn, generated, real.arrays, features, options)
+        return Table(table, facts, "Generated sketches beside real ones")
 
     def _facts(
-        self, drawn: SketchArrays, generated: SketchArrays, real: SketchArrays, options: dict[str, Any]
+        self,
+        drawn: SketchArrays,
+        generated: SketchArrays,
+        real: SketchArrays,
+        features: Features | None,
+        options: dict[str, Any],
     ) -> dict[str, str]:
         """What the numbers rest on, in words."""
         facts = {
@@ -116,14 +130,12 @@ class Suite:
             facts["not compared"] = f"words without unseen real sketches: {', '.join(missing[:5])}" + ", …" * (
                 len(missing) > 5
             )
-        if self.features is None:
-            facts["networks"] = "none: the reference is too small to train any"
+        if features is None:
+            facts["networks"] = "none: too few sketches for what they measure"
         else:
-            task = f"{len(self.features.words)} words" if self.features.words else "transformations of a sketch"
-            held_out = self.features.held_out
-            facts["networks"] = (
-                f"{self.features.digest()}, trained on {task} of {len(self.features.trained_on):,} sketches"
-            )
+            task = f"{len(features.words)} words" if features.words else "transformations of a sketch"
+            held_out = features.held_out
+            facts["networks"] = f"{features.digest()}, trained on {task} of {len(features.trained_on):,} sketches"
             facts["networks"] += f"; {held_out.value:.1%} right on {held_out.n:,} held-out ones" if held_out else ""
         floor = "two parts of the reference" if self.training is self.reference else "training against reference"
         facts["reference column"] = f"{floor}, as many as generated: the floor of a perfect model"

@@ -31,11 +31,12 @@ from gendiff.modalities.sketches.geometry import prepared
 from gendiff.modalities.sketches.read.ndjson import parse_ndjson
 from gendiff.modalities.sketches.read.npz import parse_npz
 from gendiff.modalities.sketches.read.raw import MAX_NUMBERS, MAX_POINTS, Bad, Raw, clean
-from gendiff.modalities.sketches.read.report import ReadReport, many
+from gendiff.modalities.sketches.read.report import ReadReport
 from gendiff.modalities.sketches.read.svg import TOLERANCE, parse_svg
 from gendiff.modalities.sketches.read.table import parse_table
 from gendiff.modalities.sketches.read.text import MAX_UNPACKED
 from gendiff.modalities.sketches.records import SketchArrays
+from gendiff.wording import many
 
 __all__ = ["EXTENSIONS", "ReadReport", "read_sketches"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gendiff.modalities.sketches.records import SketchArrays
+from gendiff.wording import many
 
 
 @dataclass
@@ -93,12 +94,6 @@ class ReadReport:
             "points": list(self.points),
             "strokes": list(self.strokes),
         }
-
-
-def many(count: int, noun: str) -> str:
-    """Return a number of things in words: "1 point", "2,000 sketches"."""
-    plural = noun + ("es" if noun.endswith(("ch", "ss")) else "s")
-    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _spread(values: tuple[int, float, int], noun: str) -> str:

@@ -169,7 +169,10 @@ class _Dispatch(dict[int, Any]):
         return super().__getitem__(code)
 
     def __missing__(self, code: int) -> Any:
-        raise _Forbidden(f"has an instruction that no array of numbers needs ({code})")
+        raise _Forbidden(
+            "holds pickled objects, which are never loaded but for arrays of numbers; it has an instruction that no"
+            f" array of numbers needs ({code})"
+        )
 
 
 class _Unpickler(pickle._Unpickler):
