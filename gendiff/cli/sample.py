@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,13 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
     )
     p.add_argument("--classifier-scale", type=float, default=1.0, help="how strongly: 1 is what Bayes' rule says")
     p.add_argument(
+        "--weaker",
+        type=str | None,
+        default=None,
+        help="a model that learned the same for a shorter time: lead samples away from its mistakes (autoguidance)",
+    )
+    p.add_argument("--weaker-scale", type=float, default=1.5, help="how strongly: 1 is the model as it is")
+    p.add_argument(
         "--film",
         type=str | None,
         default=None,
@@ -180,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
 
     model = load(args.model, device=pick_device(args.device))
     sampler = model.tuned(args.steps, args.temperature, args.sampler)
-    guide, guiding = _classifier(args, model, led)
+    guide, guiding = _guides(args, model, led)
     output = Path(args.output)
     check_output(output, model.modality, args.number)
     if args.film:
@@ -232,9 +240,10 @@ def main(argv: Sequence[str]) -> int:
         prior_scale=prior_scale(sampler, args.temperature),
     )
     if guiding:
-        write_json(sidecar_of(output), read_sidecar(output) | {"classifier": guiding})
+        write_json(sidecar_of(output), read_sidecar(output) | guiding)
     if args.film:
         options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
+        options |= {"guide": guide}
         frames = model.film(
             min(args.number, FILMED), seed=args.seed, temperature=args.temperature, sampler=sampler, **options
         )
@@ -248,20 +257,27 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _classifier(args: Namespace, model: Any, word: str | None) -> tuple[Any, dict[str, Any]]:
-    """Return guidance by the classifier that was named, if one was, and what there is to remember of it."""
-    if args.classifier is None:
-        return None, {}
-    if args.film:
-        raise UsageError("--film does not show what a classifier does yet; leave one of them out")
-    if word is None and not model.modality.classes:
-        raise UsageError("--classifier leads to a class; say which with --class")
+def _guides(args: Namespace, model: Any, word: str | None) -> tuple[Any, dict[str, Any]]:
+    """Return guidance by the weaker model and the classifier that were named, and what there is to remember of them."""
     from gendiff.model.digest import digest
+    from gendiff.model.folder import model_folder
 
-    scale = args.classifier_scale
-    guide = model.modality.classifier_guide(args.classifier, scale, word, model.device)
-    weights = digest(Path(args.classifier) / "model.safetensors")
-    return guide, {"folder": args.classifier, "sha256": weights, "scale": scale, "class": word}
+    guides, facts = [], {}
+    if args.weaker is not None:
+        from gendiff.model.weaker import away_from
+
+        scale = args.weaker_scale
+        guides.append(away_from(model, args.weaker, scale))
+        weights = digest(model_folder(args.weaker) / "model.safetensors")
+        facts["weaker"] = {"folder": args.weaker, "sha256": weights, "scale": scale}
+    if args.classifier is not None:
+        if word is None and not model.modality.classes:
+            raise UsageError("--classifier leads to a class; say which with --class")
+        scale = args.classifier_scale
+        guides.append(model.modality.classifier_guide(args.classifier, scale, word, model.device))
+        weights = digest(Path(args.classifier) / "model.safetensors")
+        facts["classifier"] = {"folder": args.classifier, "sha256": weights, "scale": scale, "class": word}
+    return (lambda denoiser: reduce(lambda d, guide: guide(d), guides, denoiser)) if guides else None, facts
 
 
 def check_output(output: Path, modality: Any, number: int) -> None:
@@ -315,8 +331,9 @@ def _adapter(source: str) -> dict[str, Any]:
 def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
     if args.film:
         raise UsageError(f"--film goes with a file of samples, and {args.output} is a folder of shards")
-    if args.classifier:
-        raise UsageError(f"--classifier goes with a file of samples, and {args.output} is a folder of shards")
+    for name in ("classifier", "weaker"):
+        if args[name]:
+            raise UsageError(f"--{name} goes with a file of samples, and {args.output} is a folder of shards")
     only, reference = words(args.only), args.reference or []
     sizes, condition = bounds(args.size), wishes(args.condition, args.word, classes_of(args.model))
     device = args.device if args.device == "auto" else pick_device(args.device)
