@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "gendiff"
 
 FLOORS: list[set[str]] = [
-    {"ops", "files", "solve"},
+    {"ops", "files", "solve", "wording"},
     {"config"},  # stands on the errors of `files`; the marker `Configurable` is under all that a model is made of
     {"schedule", "space", "nn"},
     {"process"},

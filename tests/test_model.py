@@ -105,6 +105,11 @@ def test_a_model_folder_holds_three_files_and_no_pickle(folder):
     assert set(safetensors.torch.load_file(folder / "model.safetensors")) == set(load(folder).denoiser.state_dict())
 
 
+def test_a_model_says_what_it_is():
+    text = "<Model of molecules: EquivariantTransformer of 1,027,460 parameters, Ancestral in 50 steps>"
+    assert repr(load("molecules-qm9-heavy")) == text
+
+
 def test_a_run_folder_is_a_model_too(folder, tmp_path):
     assert load(tmp_path).config() == load(folder).config()
 

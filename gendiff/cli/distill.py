@@ -8,7 +8,7 @@ from contextlib import suppress
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.options import add_options, given
-from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say
+from gendiff.cli.parsing import UsageError, add_trainer, asked_of_trainer, parse, parser, say
 from gendiff.files import UserError, read_json
 from gendiff.modality import Modality, find_modality
 from gendiff.model.folder import model_folder
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         args.out,
         steps=(args.start, args.steps),
         reading=given(args, kind, "read"),
-        trainer=changed(args.trainer, p.get_defaults().trainer),
+        trainer=asked_of_trainer(args, p),
         say=say,
         **{name: args[name] for name in names},
     )

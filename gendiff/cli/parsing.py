@@ -178,7 +178,7 @@ USEFUL = (
 
 
 def add_trainer(command: ArgumentParser, argv: Sequence[str], **defaults: Any) -> None:
-    """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning, but not to print a help.
+    """Add the options of Lightning's Trainer as `--trainer.NAME`; loads Lightning, for seconds, if there are any.
 
     The help of the command names a few of them, and `--trainer.help` explains all.
 
@@ -187,7 +187,7 @@ def add_trainer(command: ArgumentParser, argv: Sequence[str], **defaults: Any) -
         argv: The words of the command line.
         defaults: Where gendiff's defaults are not Lightning's.
     """
-    if wants_trainer(argv) or not wants_help(argv):
+    if wants_trainer(argv):
         import pytorch_lightning as pl
 
         text = "options of Lightning's Trainer, by its names"
@@ -256,12 +256,14 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def changed(values: Any, defaults: Any) -> dict[str, Any]:
-    """Return the entries of a namespace that differ from its defaults.
+def asked_of_trainer(args: Namespace, command: ArgumentParser) -> dict[str, Any]:
+    """Return the options of Lightning's Trainer that were given.
 
     Of "float or int" a parser makes a float; Lightning takes 3.0 for a share, and 3 for a count.
     """
-    mine, theirs = dict(vars(values)), dict(vars(defaults))
+    if "trainer" not in args:
+        return {}
+    mine, theirs = dict(vars(args.trainer)), dict(vars(command.get_defaults().trainer))
     found = {key: value for key, value in mine.items() if value != theirs.get(key)}
     return {k: int(v) if isinstance(v, float) and v > 1 and v.is_integer() else v for k, v in found.items()}
 

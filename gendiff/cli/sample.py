@@ -18,14 +18,13 @@ from gendiff.cli.parsing import (
     UsageError,
     add_size,
     add_trainer,
+    asked_of_trainer,
     bounds,
-    changed,
     parse,
     parser,
     say,
     step_bar,
     wants_help,
-    wants_trainer,
     wishes,
     words,
 )
@@ -45,8 +44,8 @@ FAR = 4.0
 """Standard deviations of the training data beyond which a wish is remarked upon."""
 
 
-def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentParser:
-    """Return the parser, with Lightning's options if `trainer`: they take seconds to load."""
+def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
+    """Return the parser."""
     files, films = _formats(argv)
     p = parser(
         "sample",
@@ -150,8 +149,7 @@ def build_parser(trainer: bool = True, argv: Sequence[str] = ()) -> ArgumentPars
         help="of FOLDER/: a format as above without the dot (default: the first of the modality); of images npz",
     )
     p.add_argument("--resume", action="store_true", help="go on with the shards in FOLDER/")
-    if trainer:
-        add_trainer(p, argv)
+    add_trainer(p, argv)
     return p
 
 
@@ -167,11 +165,9 @@ def _formats(argv: Sequence[str]) -> tuple[str, str]:
 
 def main(argv: Sequence[str]) -> int:
     """Sample."""
-    # Lightning loads in seconds, which a hundred samples do not need.
-    trainer = wants_trainer(argv) or wants_help(argv)
-    p = build_parser(trainer, argv)
+    p = build_parser(argv)
     args = parse(p, argv)
-    options = changed(args.trainer, p.get_defaults().trainer) if trainer else {}
+    options = asked_of_trainer(args, p)
     ours = [f"--{name.replace('_', '-')}" for name, default in SHARDED.items() if args[name] != default]
     folder = args.output.endswith(("/", os.sep)) or (Path(args.output).is_dir() and not Path(args.output).suffix)
     if folder and (ours or options or not _writes_folders(args.model)):

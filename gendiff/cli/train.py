@@ -10,8 +10,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.options import add_options, explained, flags, formats, given, listed, modality_of
-from gendiff.cli.parsing import UsageError, add_trainer, changed, parse, parser, say, value_of, words
+from gendiff.cli.parsing import UsageError, add_trainer, asked_of_trainer, parse, parser, say, value_of, words
 from gendiff.cli.sample import run_settings
+from gendiff.data import resolve
 from gendiff.modality import find_modality, installed
 
 
@@ -126,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if not args.files and not args.resume:
         raise UsageError(f"no file of examples; write gendiff train {args.modality} FILE --out runs/mine")
+    resolve(args.files)  # a file that is not there is told before Lightning is loaded
     from gendiff.train import train
     from gendiff.train.processes import first
 
@@ -136,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
             for name, default in defaults.items()
             if name not in OBEYED and (args[name] or None) != (default or None)
         ]
-        ignored += [f"--trainer.{name}" for name in changed(args.trainer, defaults["trainer"])]
+        ignored += [f"--trainer.{name}" for name in asked_of_trainer(args, p)]
         if ignored:
             names = ", ".join(ignored)
             say(f"--resume goes on with the settings the run began with, not with {names} as given here")
@@ -162,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"write the modality first: gendiff train {find_modality(args.modality).name} FILE --out RUN")
     reading, fitting = given(args, kind, "read"), given(args, kind, "fit")
     reading |= {name: fitting[name] for name in fitting.keys() & signature(kind.read).parameters}
-    trainer = changed(args.trainer, p.get_defaults().trainer)
+    trainer = asked_of_trainer(args, p)
     options |= {"conditions": words(args.condition), "parent": args["from"]}
     train(args.modality, args.files, args.out, reading=reading, fitting=fitting, trainer=trainer, say=say, **options)
     return 0

@@ -50,6 +50,13 @@ class Model:
         self.sampler = sampler or modality.sampler()
         self.info = dict(info or {})
 
+    def __repr__(self) -> str:
+        number, steps = sum(p.numel() for p in self.denoiser.parameters()), getattr(self.sampler, "steps", None)
+        return (
+            f"<Model of {self.modality.name}: {type(self.denoiser.network).__name__} of {number:,} parameters,"
+            f" {type(self.sampler).__name__}{f' in {steps:,} steps' if steps else ''}>"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

@@ -190,8 +190,9 @@ def _run(
     ):
         if value is not None and offered and value not in offered:
             raise UserError(f"unknown {option} {value!r}; choose from {', '.join(offered)}")
-    with silence():  # what Lightning refuses, it refuses before the examples are read
-        make_trainer(logger=False, **{name: options[name] for name in PLACE if name in options})
+    if place := {name: options[name] for name in PLACE if name in options}:
+        with silence():  # what Lightning refuses, it refuses before the examples are read
+            make_trainer(logger=False, **place)
     parent = Parent.of(settings["parent"], kind.name, settings["distill"]) if settings["parent"] else None
     reading, fitting = settings["reading"] or {}, settings["fitting"] or {}
     if parent is not None:

@@ -498,7 +498,7 @@ def test_the_command_fills_a_hole_and_keeps_the_rest(run, tmp_path, capsys):
     assert edit(run, tmp_path / "hole.png", "-o", tmp_path / "one.png", "--steps", 3) == 0
     (one,), _ = read_parts([tmp_path / "one.png"], "vary")
     assert np.array_equal(one.pixels[:, :4], given.pixels[:, :4, :3])
-    assert "1 images in" in capsys.readouterr().out
+    assert "1 image in" in capsys.readouterr().out
     facts = json.loads((tmp_path / "one.json").read_text())
     assert (facts["task"], facts["number"], facts["resamples"], facts["which"]) == ("inpaint", 1, 9, None)
     write_images([Image(half((8, 8)).astype(np.uint8) * 255)], tmp_path / "mask.png")
