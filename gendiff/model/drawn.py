@@ -62,7 +62,10 @@ def collect(
     result = Drawn()
     while len(result.records) < n and result.drawn < limit:
         missing = n - len(result.records)
-        count = missing if not result.records else round(missing / max(result.rate, 0.05)) + 8
+        if result.records:
+            count = round(missing / max(result.rate, 0.05)) + 8
+        else:  # as many again as in vain: few of them would waste the batch
+            count = max(missing, result.drawn)
         count = max(1, min(count, limit - result.drawn, max(n, 16 * batch_size)))
         records = draw(torch.arange(result.drawn, result.drawn + count))
         for i, good in enumerate(keep(records)):
