@@ -24,6 +24,7 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.modalities.molecules.encode import from_state
 from gendiff.model import FORMAT, Model
 from gendiff.model.batches import ALIKE, PAIRS_PER_BATCH, cut, cut_batches
+from gendiff.model.drawn import collect
 from gendiff.model.model import prior_scale, takes_noise
 from gendiff.ops import Random
 from gendiff.process import GaussianProcess, JointProcess
@@ -370,6 +371,19 @@ def test_progress_is_told_in_every_round(model):
     rounds = [total for done, total in seen if done == total]
     assert len(rounds) >= 2
     assert [done for done, _ in seen] == [k + 1 for total in rounds for k in range(total)]
+
+
+def test_rounds_in_vain_grow():
+    """Few samples a round would waste the batch."""
+    rounds = []
+
+    def draw(indices):
+        rounds.append(len(indices))
+        return indices.tolist()
+
+    found = collect(2, draw, lambda records: [record in (70, 75) for record in records], ["rare"], 256)
+    assert rounds == [2, 2, 4, 8, 16, 32, 64]
+    assert (found.records, found.indices, found.drawn) == ([70, 75], [70, 75], 76)
 
 
 def test_samples_of_one_size_are_drawn_together(model):

@@ -22,8 +22,8 @@ def relax_hydrogens(mol: Chem.Mol) -> Chem.Mol:
 
     RDKit puts hydrogens where the ideal geometry of their own atom wants them, blind to all others: of the MMFF94s
     energy of real molecules above their minimum most is then due to hydrogens. Of a molecule in pieces each piece is
-    relaxed alone. UFF serves molecules that MMFF94s has no
-    parameters for; one that neither has any for, or that has no finite minimum, is returned as it is.
+    relaxed alone. UFF serves molecules that MMFF94s has no parameters for; one that neither has any for, or that has no
+    finite minimum, is returned as it is.
 
     References:
         | T. A. Halgren, MMFF VI. MMFF94s option for energy minimization studies (1999), J. Comput. Chem. 20, 720
