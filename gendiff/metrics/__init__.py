@@ -17,7 +17,8 @@ the reference's own number, the distance between two parts of the reference: wha
 
 Distances of feature vectors (Fréchet, kernel, precision and recall, …) have a file of their own,
 :mod:`gendiff.metrics.distances`; what is read off two sets of records, with their words and copies, is in
-:mod:`gendiff.metrics.sets`, and how networks that metrics look with are trained in :mod:`gendiff.metrics.fit`.
+:mod:`gendiff.metrics.sets`, how networks that metrics look with are trained in :mod:`gendiff.metrics.fit`, and what a
+suite of such metrics compares in :mod:`gendiff.metrics.paired`.
 
 A statistic that has no value (no samples, nothing to divide by) is None, never NaN.
 """

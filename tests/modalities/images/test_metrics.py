@@ -355,7 +355,7 @@ def test_a_handful_of_images_has_no_distances_and_says_so(digits):
 @pytest.mark.parametrize("size", [(1, 1), (5, 17), (40, 20), (100, 30)])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_images_of_any_size_and_channels_are_measured(monkeypatch, size, channels):
-    monkeypatch.setattr("gendiff.modalities.images.metrics.suite.LEAST", 2)
+    monkeypatch.setattr("gendiff.metrics.paired.LEAST", 2)
     some = images(40, size, channels)
     table = metrics.evaluate(some.select(np.arange(12)), some.select(np.arange(12, 40)), steps=2, n_resamples=2)
     assert "frechet" in table
@@ -423,7 +423,7 @@ def test_fid_is_that_of_torchmetrics(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(inception_room, "sha256", lambda path: "6726825d")
     torch.save(weights, path)
-    monkeypatch.setattr("gendiff.modalities.images.metrics.suite.LEAST", 2)
+    monkeypatch.setattr("gendiff.metrics.paired.LEAST", 2)
     some = images(60, (16, 16))
     table = metrics.evaluate(some.select(np.arange(20)), some.select(np.arange(20, 60)), steps=1, fid=True)
     one = metrics.Suite(some.select(np.arange(20, 60)), steps=1, fid=True)

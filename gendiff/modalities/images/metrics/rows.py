@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-Row = tuple[str, str, Literal["higher", "lower"] | None, str]
+from gendiff.metrics.paired import Row
 
 METRICS: dict[str, Row] = {
     "frechet": (
