@@ -109,6 +109,7 @@ def test_a_model_folder_holds_three_files_and_no_pickle(folder):
 def test_a_model_says_what_it_is():
     text = "<Model of molecules: EquivariantTransformer of 1,027,460 parameters, Ancestral in 50 steps>"
     assert repr(load("molecules-qm9-heavy")) == text
+    assert repr(normal_dots(Ancestral(5))) == "<Model of dots: Exact of 1 parameter, Ancestral in 5 steps>"
 
 
 def test_a_run_folder_is_a_model_too(folder, tmp_path):

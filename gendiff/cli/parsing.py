@@ -25,7 +25,9 @@ class UsageError(UserError):
 
 def parser(command: str, description: str, config: bool = True) -> ArgumentParser:
     """Return a parser for one command; with `--config FILE` and `--print_config` if `config`."""
-    result = ArgumentParser(prog=f"gendiff {command}", description=description, exit_on_error=False, default_env=False)
+    result = ArgumentParser(
+        prog=f"gendiff {command}", description=description, exit_on_error=False, default_env=False, allow_abbrev=False
+    )
     if config:
         result.add_argument("--config", action=ActionConfigFile, help="YAML file of options; see --print_config")
     return result
@@ -43,7 +45,7 @@ def parse(command: ArgumentParser, argv: Sequence[str]) -> Namespace:
         message = noise.getvalue()
     except Exception as error:
         message = str(error)
-    raise UsageError(f"{_plain(command, _one_line(message, config_file(argv)))}; see {command.prog} --help")
+    raise UsageError(f"{_plain(command, _one_line(message), argv)[:400]}; see {command.prog} --help")
 
 
 def config_file(argv: Sequence[str]) -> str:
@@ -54,39 +56,48 @@ def config_file(argv: Sequence[str]) -> str:
 def value_of(argv: Sequence[str], flag: str) -> str:
     """Return the last value that a command line gives an option, before it is parsed, or ""."""
     pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*argv, ""])]
-    return next((value for option, value in reversed(pairs) if option == flag), "")
+    found = next((value for option, value in reversed(pairs) if option == flag), "")
+    return "" if found.startswith("-") else found
 
 
-def _one_line(text: str, config: str) -> str:
+def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
-    line = re.sub(
-        r"^error:\s*", "", " ".join(line for line in lines if line and not line.startswith(("usage:", "tip:")))
-    )
-    line = line.replace("<unicode string>", config)[:400] or "the command line cannot be understood"
-    return f"{config}: {line}" if "config" in line and config not in line else line
+    line = " ".join(line for line in lines if line and not line.startswith(("usage:", "tip:")))
+    return re.sub(r"^error:\s*", "", line) or "the command line cannot be understood"
 
 
-KINDS = {"int": "whole number", "float": "number", "str": "word", "bool": "true or false"}
+KINDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "true or false"}
 """How types are called in messages."""
 
 
-def _plain(command: ArgumentParser, line: str) -> str:
-    """Return what a parser complains of in the words of the help: options by their flags, types by their names."""
-    flags: dict[str, str] = {}
-    for action in command._actions:
-        flags |= {action.dest: max(action.option_strings, key=len)} if action.option_strings else {}
-    missing = re.fullmatch(r"the following arguments are required: (.*)", line)
-    if missing:
-        names = [flags.get(name, name) for name in missing[1].split(", ")]
-        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
-    line = re.sub(r'Parser key "([^"]*)":', lambda match: f"{flags.get(match[1], match[1])}:", line)
-    types = re.findall(r"Expected a <class '(\w+)'>", line)
-    value = re.search(r"(?:Got value|Given value): (.*)$", line)
-    kinds = [KINDS[name] for name in types if name != "NoneType"] if {*types} <= {*KINDS, "NoneType"} else []
-    if not kinds or not value:
+def _plain(command: ArgumentParser, line: str, argv: Sequence[str]) -> str:
+    """Return what a parser complains of in the words of the help: options by their flags, types by their names.
+
+    What a file of options says is told with its name.
+    """
+    names = {action.dest: max(action.option_strings, key=len, default=action.metavar) for action in command._actions}
+    if missing := re.fullmatch(r"the following arguments are required: (.*)", line):
+        words = [str(names.get(word) or word) for word in missing[1].split(", ")]
+        return f"{' and '.join(words)} {'is' if len(words) == 1 else 'are'} missing"
+    file = config_file(argv)
+    line = line.replace("<unicode string>", file)
+    if key := re.match(r'Parser key "([^"]*)":', line):
+        flag = str(names.get(key[1]) or f"--{key[1]}")
+        line = flag + line[key.end() - 1 :]
+        if file and file not in line and not {word.partition("=")[0] for word in argv} & {flag, f"--{key[1]}"}:
+            line = f"{file}: {line}"
+    elif file not in line and ("config" in line or line.startswith("Option ")):
+        line = f"{file}: {line}"
+    wanted = re.search(r"^(.*?:) (?:Does not validate|Expected)\b(.*?)(?:Got value|Given value): (.*)$", line)
+    if not wanted:
         return line
-    where = line.split("Does not validate")[0].split("Expected a")[0].strip()
-    return f"{where} {value[1]!r} is no {' or '.join(dict.fromkeys(kinds))}"
+    options = re.findall(r"'([^']*)'|(\d+)", " ".join(re.findall(r"Literal\[(.*?)\]", wanted[2])))
+    kinds = [KINDS.get(name, name) for name in re.findall(r"Expected (?:a )?<class '(\w+)'>", line)]
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind != "NoneType"]
+    choices = [" or ".join(kinds)] * bool(kinds)
+    if options:
+        choices.append("one of " + ", ".join(dict.fromkeys(word or number for word, number in options)))
+    return f"{wanted[1]} {wanted[3]!r} is not {' or '.join(choices)}" if choices else line
 
 
 def add_size(command: ArgumentParser, help: str) -> None:

@@ -256,7 +256,6 @@ def main(argv: Sequence[str]) -> int:
 def _guides(args: Namespace, model: Any, word: str | None) -> tuple[Any, dict[str, Any]]:
     """Return guidance by the weaker model and the classifier that were named, and what there is to remember of them."""
     from gendiff.model.digest import digest
-    from gendiff.model.folder import model_folder
 
     guides, facts = [], {}
     if args.weaker is not None:

@@ -10,9 +10,20 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from gendiff.cli.options import add_options, explained, flags, formats, given, listed, modality_of
-from gendiff.cli.parsing import UsageError, add_trainer, asked_of_trainer, parse, parser, say, value_of, words
+from gendiff.cli.parsing import (
+    UsageError,
+    add_trainer,
+    asked_of_trainer,
+    parse,
+    parser,
+    say,
+    value_of,
+    wants_help,
+    words,
+)
 from gendiff.cli.sample import run_settings
 from gendiff.data import resolve
+from gendiff.files import UserError
 from gendiff.modality import find_modality, installed
 
 
@@ -114,8 +125,9 @@ def main(argv: Sequence[str]) -> int:
     kind = modality_of(argv)
     if kind is None and argv and not argv[0].startswith("-"):
         find_modality(argv[0])
-    named = {*installed()} & {*argv}  # if in the wrong place
-    if kind is None and not named and "--resume" in argv and (out := value_of(argv, "--out")):
+    out = value_of(argv, "--out")
+    named = {*installed()} & {word for word in argv if word != out}  # if in the wrong place
+    if kind is None and out and not named and "--resume" in argv and not wants_help(argv):
         begun = run_settings(out).get("modality")
         if begun in installed():
             kind, argv = find_modality(begun), [begun, *argv]
@@ -127,7 +139,10 @@ def main(argv: Sequence[str]) -> int:
     args = parse(p, argv)
     if not args.files and not args.resume:
         raise UsageError(f"no file of examples; write gendiff train {args.modality} FILE --out runs/mine")
-    resolve(args.files)  # a file that is not there is told before Lightning is loaded
+    if not args.resume:
+        for path in resolve(args.files):  # what is not there is told before Lightning is loaded
+            if not path.exists():
+                raise UserError(f"{path}: no such file")
     from gendiff.train import train
     from gendiff.train.processes import first
 

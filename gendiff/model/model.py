@@ -22,6 +22,7 @@ from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
 from gendiff.sample import Heun, Sampler, named
+from gendiff.wording import many
 
 Guide = Callable[[AnyDenoiser], AnyDenoiser]
 """Guidance: a denoiser in, a denoiser out."""
@@ -52,8 +53,9 @@ class Model:
 
     def __repr__(self) -> str:
         number, steps = sum(p.numel() for p in self.denoiser.parameters()), getattr(self.sampler, "steps", None)
+        network = getattr(self.denoiser, "network", self.denoiser)
         return (
-            f"<Model of {self.modality.name}: {type(self.denoiser.network).__name__} of {number:,} parameters,"
+            f"<Model of {self.modality.name}: {type(network).__name__} of {many(number, 'parameter')},"
             f" {type(self.sampler).__name__}{f' in {steps:,} steps' if steps else ''}>"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from gendiff.config import describe
@@ -20,9 +21,13 @@ def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
         scale: 1 is the model as it is; 1.5 to 2 is usual, and more is too much for most.
 
     Raises:
-        UserError: if it cannot be loaded, is of other examples, or has another process.
+        UserError: if it cannot be loaded, is of other examples, or has another process; for a scale that is no number.
     """
+    if not math.isfinite(scale):
+        raise UserError(f"--weaker-scale must be a finite number, got {scale}")
     other = load(weaker, device=model.device)
+    if other.modality.name != model.modality.name:
+        raise UserError(f"--weaker {weaker}: is a model of {other.modality.name}, and not of {model.modality.name}")
     mine, theirs = ({k: v for k, v in describe(m.modality).items() if k != "sizes"} for m in (model, other))
     if mine != theirs:
         differing = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))

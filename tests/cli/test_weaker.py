@@ -65,7 +65,9 @@ def test_what_is_no_weaker_model_is_one_line(gendiff, weak, tmp_path):
     Model(model.modality, denoiser).save(tmp_path / "process")
     with pytest.raises(UserError, match="must share the process"):
         away_from(model, tmp_path / "process", 1.5)
-    with pytest.raises(UserError, match="scale must be a finite number"):
+    with pytest.raises(UserError, match="images-mnist: is a model of images, and not of molecules"):
+        away_from(model, "images-mnist", 1.5)
+    with pytest.raises(UserError, match="--weaker-scale must be a finite number"):
         away_from(model, weak, float("nan"))
     said = gendiff("sample", examples.run(), "-n", 1, "-o", tmp_path / "a.sdf", "--weaker", tmp_path / "none")
     assert (said.status, "none: no such model" in said.err, said.err.count("\n")) == (1, True, 1)

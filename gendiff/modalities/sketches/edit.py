@@ -110,7 +110,7 @@ def parts(
     wanted = 2 if TASKS[task].kind == "path" else 1
     if len(arrays) != wanted:
         hint = "; --which says which of them" if len(arrays) > wanted else ""
-        raise UserError(f"{task} takes {wanted} drawing{'s' * (wanted > 1)}, got {len(arrays):,}{hint}")
+        raise UserError(f"{task} takes {many(wanted, 'drawing')}, got {len(arrays):,}{hint}")
     if side is not None and not 0 < side < math.inf:
         raise UserError(f"--side must be a positive number, got {side:g}")
     if task == "trace":
@@ -208,13 +208,13 @@ class Drawing(Part):
         The points of the one with fewer have partners evenly among those of the other. What lies between comes in one
         by one, evenly again: number k at the golden ratio times k, modulo 1.
         """
-        few, many = sorted((len(self), len(other)))
-        partners = torch.linspace(0, many - 1, few).round().long()
-        rest = torch.ones(many, dtype=torch.bool).index_fill_(0, partners, False).nonzero()[:, 0]
+        few, most = sorted((len(self), len(other)))
+        partners = torch.linspace(0, most - 1, few).round().long()
+        rest = torch.ones(most, dtype=torch.bool).index_fill_(0, partners, False).nonzero()[:, 0]
         late = (torch.arange(len(rest)) * (math.sqrt(5) - 1) / 2 % 1).argsort()
         order = torch.cat([partners, rest[late.argsort()]])
         first, second = (
-            replace(part, order=order if len(part) == many else torch.arange(few)) for part in (self, other)
+            replace(part, order=order if len(part) == most else torch.arange(few)) for part in (self, other)
         )
         return first, second
 

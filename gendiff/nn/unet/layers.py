@@ -71,6 +71,16 @@ def halved(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
+def beside(h: Tensor) -> bool:
+    """Return whether the channels of a pixel lie side by side."""
+    return h.is_contiguous(memory_format=torch.channels_last)
+
+
+def laid_as(h: Tensor, kernel: Tensor) -> Tensor:
+    """Return a kernel, whose channels lie side by side, in the memory format of features: it is that of the result."""
+    return kernel if beside(h) else kernel.clone(memory_format=torch.contiguous_format)
+
+
 class Convolution(nn.Linear):
     """A convolution of features, whose kernel is kept as a matrix, as optimizers like it, and lies as memory wants it.
 
@@ -90,9 +100,9 @@ class Convolution(nn.Linear):
 
     def forward(self, h: Tensor) -> Tensor:
         """Map features (B, C, H, W)."""
-        kernel = self.weight.unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
-        if not h.is_contiguous(memory_format=torch.channels_last):
-            kernel = kernel.clone(memory_format=torch.contiguous_format)  # whose memory format is that of the result
+        if self.side == self.stride == 1 and beside(h):  # a matrix product, for which a convolution reorders
+            return image(F.linear(pixels(h), self.weight, self.bias), h)
+        kernel = laid_as(h, self.weight.unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2))
         return F.conv2d(h, kernel, self.bias, self.stride, self.side // 2)
 
 
@@ -113,8 +123,8 @@ class Doubling(nn.Linear):
 
     def forward(self, h: Tensor) -> Tensor:
         """Map features (B, C, H, W) to (B, D, 2 H, 2 W)."""
-        kernel = self.weight.unflatten(1, (9, -1)).mT.flatten(0, 1) @ self.sums
-        kernel = kernel.unflatten(1, (4, 4)).unflatten(0, (len(self.weight), -1)).transpose(0, 1)
+        kernel = self.sums.mT @ self.weight.unflatten(1, (9, -1)).permute(2, 1, 0)  # (inputs, 16, outputs)
+        kernel = laid_as(h, kernel.unflatten(1, (4, 4)).permute(0, 3, 1, 2))
         return F.conv_transpose2d(h, kernel, self.bias, stride=2, padding=1)
 
 
