@@ -62,6 +62,15 @@ result = [status, [name for name in {slow} if name in sys.modules]]
     assert fresh(code) == [0, []]
 
 
+def test_a_mistake_does_not_wait_for_lightning():
+    code = """
+from gendiff.cli import main
+status = [main(["train", "molecules", *words, "--out", "run"]) for words in (["none.sdf"], ["--nope"])]
+result = [status, "pytorch_lightning" in sys.modules]
+"""
+    assert fresh(code) == [[1, 2], False]
+
+
 def test_every_public_name_is_there_whatever_was_loaded_before():
     """Also after all rooms are loaded, when Python has bound each room to its name."""
     kinds = fresh(
