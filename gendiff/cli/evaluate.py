@@ -62,6 +62,16 @@ def _kind(argv: Sequence[str]) -> Kind | None:
     return None
 
 
+FEW = 20
+"""A reference of fewer records is measured at once."""
+
+
+def say_measuring(reference: Any) -> None:
+    """Say that it may take a while, unless there is little to measure."""
+    if len(reference) >= FEW:
+        say("measuring; this may take a minute or two")
+
+
 def main(argv: Sequence[str]) -> int:
     """Evaluate."""
     args = parse(build_parser(argv), argv)
@@ -82,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     defaults = {option.name: option.default for option in kind.options if option.of == "evaluate"}
     chosen = {name: value for name, value in given(args, kind, "evaluate").items() if value != defaults[name]}
     rules = {**defaults, **protocol(sidecar), **chosen}
-    say("measuring; this may take a minute or two")
+    say_measuring(reference)
     table = kind.evaluate(generated, reference, training=training, seed=args.seed, **rules)
     for line in table.lines():
         say(line)

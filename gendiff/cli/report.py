@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.cli.evaluate import say_measuring
 from gendiff.cli.options import guessed, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import model_folder, protocol, read_sidecar
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         table = None
         if args.reference:
             reference, _ = kind.read(resolve(args.reference))
-            say("measuring; this may take a minute or two")
+            say_measuring(reference)
             table = kind.evaluate(records, reference, **{**modality.protocol(), **rules})
         drawn = modality.redraw(records)
         modality.annotate(drawn)
