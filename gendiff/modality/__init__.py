@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from gendiff.config import GROUP
 from gendiff.files import UserError
 from gendiff.modality.classes import class_counts, class_numbers
-from gendiff.modality.contract import PRESETS, Modality, Option
+from gendiff.modality.contract import PRESETS, Modality, Option, check_network
 from gendiff.modality.edits import Part, Task
 from gendiff.modality.reports import Report, Table, Tally
 
@@ -27,6 +27,7 @@ __all__ = [
     "Table",
     "Tally",
     "Task",
+    "check_network",
     "class_counts",
     "class_numbers",
     "find_modality",

@@ -31,6 +31,20 @@ from gendiff.sizes import ClassSizes
 
 PRESETS = ("tiny", "small", "base")
 
+
+def check_network(preset: str, network: str | None = None, networks: Sequence[str] = ()) -> None:
+    """Refuse a preset, or a network other than `networks`, that there is not.
+
+    Raises:
+        UserError: naming those that there are.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    if network is not None and network not in networks:
+        known = f"choose from {', '.join(networks)}" if networks else "leave --network out"
+        raise UserError(f"unknown network {network!r}; {known}")
+
+
 FRAME, REST = 150, 2000
 """Milliseconds that a film shows a stage, and the samples at its end."""
 
@@ -264,11 +278,7 @@ class Modality(Configurable, ABC):
         Raises:
             UserError: for a preset, or a network other than :attr:`networks`, that there is not.
         """
-        if preset not in PRESETS:
-            raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-        if network is not None and network not in self.networks:
-            known = f"choose from {', '.join(self.networks)}" if self.networks else "leave --network out"
-            raise UserError(f"unknown network {network!r}; {known}")
+        check_network(preset, network, self.networks)
         return Denoiser(self.network(preset, network), self.process())
 
     def objective(self) -> Loss:

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from gendiff.data import Ragged, batch_stream, resolve
 from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, check_file, read_text
-from gendiff.modality import PRESETS, find_modality
+from gendiff.modality import PRESETS, check_network, find_modality
 from gendiff.model import Model, load
 from gendiff.model.digest import digest
 from gendiff.ops import Random
@@ -184,12 +184,7 @@ def _run(
     accumulate = options.get("accumulate_grad_batches", 1)
     seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
     kind = find_modality(settings["modality"])
-    for option, value, offered in (
-        ("preset", settings["preset"], PRESETS),
-        ("network", settings["network"], kind.networks),
-    ):
-        if value is not None and offered and value not in offered:
-            raise UserError(f"unknown {option} {value!r}; choose from {', '.join(offered)}")
+    check_network(settings["preset"] or PRESETS[0], settings["network"], kind.networks)
     if place := {name: options[name] for name in PLACE if name in options}:
         with silence():  # what Lightning refuses, it refuses before the examples are read
             make_trainer(logger=False, **place)

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gendiff.files import UserError
-from gendiff.modality import PRESETS
+from gendiff.modality import check_network
 from gendiff.nn.unet import NoisyClassifier, UNet
 
 NETWORKS = ("unet", "adm")
@@ -64,8 +63,7 @@ def build_network(
         UserError: for a preset or a kind that there is not.
     """
     kind = kind or NETWORKS[0]
-    if kind not in NETWORKS:
-        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS)}")
+    check_network(preset, kind, NETWORKS)
     shape, sides = _shape(preset, size)
     shape |= {"attention": [side for side in sides if side <= ATTENTION[preset]][:1]}
     if kind == "adm":
@@ -98,8 +96,7 @@ def _adm(width: int, sides: Sequence[int]) -> dict[str, Any]:
 
 def _shape(preset: str, size: Sequence[int], patched: bool = True) -> tuple[dict[str, Any], list[int]]:
     """Return what a preset has for a size, and the shorter side of each resolution."""
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    check_network(preset)
     shape = dict(SHAPES[preset])
     coarse, middle, *fine = reversed(shape.pop("multipliers"))
     sides = [min(size)]

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gendiff.files import UserError
-from gendiff.modality import PRESETS
+from gendiff.modality import check_network
 from gendiff.nn.egnn import EGNN
 from gendiff.nn.equivariant import EquivariantTransformer
 
@@ -54,10 +53,7 @@ def build_network(
         UserError: for a preset or a kind that there is not.
     """
     kind = kind or NETWORKS[0]
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-    if kind not in NETWORKS + CHIRAL:
-        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS + CHIRAL)}")
+    check_network(preset, kind, NETWORKS + CHIRAL)
     chirality, kind = kind in CHIRAL, kind.removeprefix("chiral-")
     common: dict[str, Any] = {"features": dict(features), "levels": 1 + len(features), "conditions": dict(conditions)}
     common |= {"self_condition": self_condition, "distance_features": 32, "distance_range": 4.0, **SHAPES[kind][preset]}

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gendiff.files import UserError
-from gendiff.modality import PRESETS
+from gendiff.modality import check_network
 from gendiff.nn.birnn import BiRNN
 from gendiff.nn.sequence import SequenceTransformer
 from gendiff.nn.unet1d import UNet1d
@@ -46,10 +45,7 @@ def build_network(
         UserError: for a preset or a kind that there is not.
     """
     kind = kind or NETWORKS[0]
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-    if kind not in NETWORKS:
-        raise UserError(f"unknown network {kind!r}; choose from {', '.join(NETWORKS)}")
+    check_network(preset, kind, NETWORKS)
     maker = {"birnn": BiRNN, "transformer": SequenceTransformer, "unet": UNet1d}[kind]
     common = {"fields": dict(fields), "levels": len(fields), "conditions": dict(conditions), "complement": complement}
     return maker(**common, **SHAPES[kind][preset])
