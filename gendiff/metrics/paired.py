@@ -41,7 +41,7 @@ class PairedSuite(ABC):
         reference: Real records; a part that was held out if `training` is given.
         training: What the model was trained on; the reference if None.
         seed: Of everything random.
-        learnt: Most records that the networks learn from.
+        steps: Steps of training of the networks.
     """
 
     noun: str
@@ -50,8 +50,14 @@ class PairedSuite(ABC):
     rows: Mapping[str, Row]
     """The metrics, by name."""
 
+    looks: Any
+    """The class of the networks; `looks.fit(records, seed, steps)` trains them."""
+
+    most_learnt: int
+    """Records that they are trained on, at most; a quarter as many more show how good they are."""
+
     network: str
-    """How the networks are called."""
+    """How they are called."""
 
     untold: str
     """What they learn to tell apart where there are no words."""
@@ -66,16 +72,13 @@ class PairedSuite(ABC):
     """How near records come to the training set, of the generated and of real ones: these two, the training set, the
     numbers that the real ones have in it (None if they are not part of it), options of the intervals."""
 
-    def __init__(self, reference: Any, training: Any, seed: int, learnt: int) -> None:
-        self.reference, self.training, self.seed = reference, reference if training is None else training, seed
+    def __init__(self, reference: Any, training: Any, seed: int, steps: int) -> None:
+        self.reference, self.training = reference, reference if training is None else training
+        self.seed, self.steps = seed, steps
         order = np.random.default_rng(seed).permutation(len(self.training))
-        taught, rest = np.split(order, [min(len(order) // 2, learnt)])
+        taught, rest = np.split(order, [min(len(order) // 2, round(1.25 * self.most_learnt))])
         self.unseen = (np.arange(len(reference)), rest) if training is not None else tuple(np.array_split(rest, 2))
         self.learnt = self.training.select(taught)
-
-    @abstractmethod
-    def learn(self) -> Any:
-        """Return the networks, trained on :attr:`learnt`."""
 
     @abstractmethod
     def scores(
@@ -101,7 +104,7 @@ class PairedSuite(ABC):
     @cached_property
     def features(self) -> Any:
         """The networks, trained when they are first asked for; None if there are too few records."""
-        return self.learn() if len(self.learnt) > 1 else None
+        return self.looks.fit(self.learnt, self.seed, self.steps) if len(self.learnt) > 1 else None
 
     def table(self, generated: Any, n_resamples: int) -> Table:
         """Return the table of one generated set, which may be empty.

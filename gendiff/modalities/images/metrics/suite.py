@@ -33,7 +33,7 @@ class Suite(PairedSuite):
 
     noun, rows = "images", METRICS
     network, untold = "network", "how an image was turned,"
-    most_pairs = scores.MOST_PAIRS
+    looks, most_learnt, most_pairs = Features, MAX_TRAINING, scores.MOST_PAIRS
     classes, copies = staticmethod(scores.classes), staticmethod(scores.copies)
 
     def __init__(
@@ -46,8 +46,8 @@ class Suite(PairedSuite):
         fid: bool = False,
     ) -> None:
         _alike("training images", reference if training is None else training, reference)
-        super().__init__(reference, training, seed, round(1.25 * MAX_TRAINING))
-        self.steps, self.inception = steps, inception() if fid else None
+        super().__init__(reference, training, seed, steps)
+        self.inception = inception() if fid else None
 
     def evaluate(self, generated: ImageArrays, *, n_resamples: int = 200) -> Table:
         """Return the table of one generated set, which may be empty.
@@ -61,9 +61,6 @@ class Suite(PairedSuite):
         """
         _alike("generated images", generated, self.reference)
         return self.table(generated, n_resamples)
-
-    def learn(self) -> Features:  # noqa: D102
-        return Features.fit(self.learnt, self.seed, self.steps)
 
     def scores(  # noqa: D102
         self, features: Features | None, new: Sequence[Any], real: Any, other: Any, options: dict[str, Any]

@@ -26,14 +26,13 @@ class Suite(PairedSuite):
 
     noun, rows = "sketches", METRICS
     network, untold = "networks", "transformations of a sketch"
-    most_pairs = scores.MOST_PAIRS
+    looks, most_learnt, most_pairs = Features, MAX_TRAINING, scores.MOST_PAIRS
     classes, copies = staticmethod(scores.classes), staticmethod(scores.copies)
 
     def __init__(
         self, reference: SketchArrays, *, training: SketchArrays | None = None, seed: int = 0, steps: int = 400
     ) -> None:
-        super().__init__(reference, training, seed, round(1.25 * MAX_TRAINING))
-        self.steps = steps
+        super().__init__(reference, training, seed, steps)
 
     def evaluate(self, generated: SketchArrays, *, n_resamples: int = 200) -> Table:
         """Return the table of one generated set, which may be empty.
@@ -50,9 +49,6 @@ class Suite(PairedSuite):
         if len(set(kinds)) > 1:
             raise ValueError(f"all sets must have as many coordinates, and all a pen or none, got {kinds}")
         return self.table(generated, n_resamples)
-
-    def learn(self) -> Features:  # noqa: D102
-        return Features.fit(self.learnt, self.seed, self.steps)
 
     def scores(  # noqa: D102
         self, features: Features | None, new: Sequence[Any], real: Any, other: Any, options: dict[str, Any]
