@@ -88,6 +88,11 @@ def _plain(command: ArgumentParser, line: str, argv: Sequence[str]) -> str:
             line = f"{file}: {line}"
     elif file not in line and ("config" in line or line.startswith("Option ")):
         line = f"{file}: {line}"
+    return _typed(line)
+
+
+def _typed(line: str) -> str:
+    """Return what a parser says of a value of another type in one clause: the value, and what it should be."""
     wanted = re.search(r"^(.*?:) (?:Does not validate|Expected)\b(.*?)(?:Got value|Given value): (.*)$", line)
     if not wanted:
         return line

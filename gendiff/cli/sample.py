@@ -238,8 +238,8 @@ def main(argv: Sequence[str]) -> int:
     if guiding:
         write_json(sidecar_of(output), read_sidecar(output) | guiding)
     if args.film:
-        options = {"condition": condition, "guidance": args.guidance, "sizes": sizes, "batch_size": args.batch_size}
-        options |= {"guide": guide}
+        options = {"condition": condition, "guidance": args.guidance, "guide": guide}
+        options |= {"sizes": sizes, "batch_size": args.batch_size}
         frames = model.film(
             min(args.number, FILMED), seed=args.seed, temperature=args.temperature, sampler=sampler, **options
         )

@@ -18,7 +18,7 @@ def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
         model: The model.
         weaker: Run folder, model folder or name of the other. It must know the same words and units, as a model of the
             same examples read with the same options does.
-        scale: 1 is the model as it is; 1.5 to 2 is usual, and more is too much for most.
+        scale: 1 is the model as it is; what 1.5 and 2 do to molecules, docs/molecules.md says.
 
     Raises:
         UserError: if it cannot be loaded, is of other examples, or has another process; for a scale that is no number.
@@ -35,7 +35,6 @@ def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
             f"--weaker {weaker}: learned other examples, or otherwise ({', '.join(differing)} differ); train it"
             " on those of the model, with the same options"
         )
-    other.denoiser.eval()
     try:
         Autoguidance(model.denoiser, other.denoiser, scale)
     except ValueError as error:
