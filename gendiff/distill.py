@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gendiff.objective import Loss
 from gendiff.ops import Random, State, expand
-from gendiff.process import JointProcess
+from gendiff.process import GivenProcess, JointProcess
 from gendiff.sample import DDIM
 
 GRIDS = {"uniform": 1, "quadratic": 2}
@@ -52,8 +52,8 @@ class Distill(Loss):
     The teacher is no part of this module: it is neither trained nor saved with it, and moves to where the data are.
 
     Arguments:
-        teacher: A denoiser with Gaussian fields; a network of its own, or the student would teach itself. It is put
-            into evaluation mode.
+        teacher: A denoiser whose fields are Gaussian or given; a network of its own, or the student would teach itself.
+            It is put into evaluation mode.
         steps: n, DDIM steps of the student; the teacher takes 2 n.
         grid: Their times, "uniform" or "quadratic".
         weighting: A row of the table.
@@ -110,17 +110,20 @@ class Distill(Loss):
 
     @torch.no_grad()
     def target(self, z: State, t: Tensor, mask: Tensor | None = None, condition: State | None = None) -> State:
-        """Return what the student should estimate of states z at times (B,) of its grid, by field."""
+        """Return what the student should estimate of states z at times (B,) of its grid, by field that takes noise."""
         teacher = self.teacher.to(next(iter(z.values())))
         middle, end = self.later(t, 1), self.later(t, 2)
         process: JointProcess = teacher.process
         first, z_middle, share = teacher(z, t, mask, condition).data, {}, {}
         for name, field in process.items():
+            if isinstance(field, GivenProcess):
+                z_middle[name] = z[name]
+                continue
             (a, s), (a_1, s_1), (a_2, s_2) = (levels(field.schedule, time, z[name]) for time in (t, middle, end))
             z_middle[name] = a_1 * first[name] + s_1 / s * (z[name] - a * first[name])
             share[name] = (a_2 - s_2 / s_1 * a_1) / (a_2 - s_2 / s * a)
         second = teacher(z_middle, middle, mask, condition).data
-        return {name: first[name] + share[name] * (second[name] - first[name]) for name in z}
+        return {name: first[name] + share[name] * (second[name] - first[name]) for name in share}
 
     def errors(  # noqa: D102
         self,
@@ -136,8 +139,9 @@ class Distill(Loss):
         target = self.target(x_t, t, mask, condition)
         estimate = denoiser(x_t, t, mask, condition)
         result = {}
-        for name, field in denoiser.process.items():
-            space, goal = field.space, target[name]
+        for name, goal in target.items():
+            field = denoiser.process[name]
+            space = field.space
             if name in estimate.logits:
                 divergence = torch.special.xlogy(goal, goal) - goal * estimate.logits[name].log_softmax(-1)
                 surplus = divergence.sum(-1, keepdim=True)
@@ -157,7 +161,7 @@ def check_teacher(teacher: Any) -> None:
         ValueError: if it cannot, see :class:`Distill`.
     """
     for name, field in teacher.process.items():
-        if field.categorical:
+        if field.categorical and not isinstance(field, GivenProcess):
             raise ValueError(f"field {name!r} is categorical: it has no deterministic steps to distill")
         row = getattr(teacher, "parameterization", {}).get(name)
         if row in ("noise", "score", "mean"):

@@ -89,6 +89,13 @@ class Process(nn.Module):
         """Return a state of the stationary law at t = 1."""
         raise NotImplementedError(f"{type(self).__name__} must define prior")
 
+    def prior_given(self, noise: Tensor, mask: Tensor | None, known: Tensor, keep: Tensor) -> Tensor:
+        """Return the same where the data of the entries `keep`, as selects them, are `known`; others may depend on it.
+
+        By default nothing does: noise knows nothing of the data.
+        """
+        return self.prior(noise, mask)
+
     def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Normal | Categorical:
         """Return q(x_t | x_0)."""
         raise NotImplementedError(f"{type(self).__name__} must define marginal")
@@ -338,6 +345,37 @@ class CategoricalProcess(Process):
         return -Categorical(data, self.space, mask).log_prob(x_0)
 
 
+class GivenProcess(Process):
+    r"""A field that no noise touches: a network is told it, and estimates nothing of it.
+
+    .. math:: q(x_t | x_0) = \delta(x_t - x_0)
+
+    What is given is drawn at the start, from a law that a subclass writes (`prior`, and :math:`-\log p(x_0)` as
+    `prior_kl`), and stays. Its values are one-hot categories, and its parameterization is "given".
+
+    Arguments:
+        schedule: Says nothing here; a network is told its noise level as that of any field.
+        space: Where the field lives.
+    """
+
+    categorical = True
+
+    def marginal(self, x_0: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        return Categorical(x_0, self.space, mask)
+
+    def transition(self, x_s: Tensor, s: Tensor, t: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        return Categorical(x_s, self.space, mask)
+
+    def posterior(self, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Categorical:  # noqa: D102
+        return Categorical(x_t, self.space, mask)
+
+    def kl(self, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, s: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return torch.zeros_like(t)
+
+    def reconstruction(self, x_0: Tensor, data: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
+        return torch.zeros_like(t)
+
+
 class JointProcess(nn.Module):
     """The processes of several fields under one time: x_t = {field: process(x_0[field])}.
 
@@ -381,6 +419,15 @@ class JointProcess(nn.Module):
     def prior(self, noise: State, mask: Tensor | None = None) -> State:
         """Return a state of the stationary law at t = 1."""
         return {name: process.prior(noise[name], mask) for name, process in self.items()}
+
+    def prior_given(self, noise: State, mask: Tensor | None, known: State, keep: State) -> State:
+        """Return the same where entries `keep` of the data are `known`, both by field, see :class:`Process`."""
+        return {
+            name: process.prior_given(noise[name], mask, known[name], keep[name])
+            if name in known
+            else process.prior(noise[name], mask)
+            for name, process in self.items()
+        }
 
     def corrupt(self, x_0: State, t: Tensor, noise: State, mask: Tensor | None = None) -> State:
         """Return x_t from q(x_t | x_0)."""

@@ -401,7 +401,7 @@ def test_exact_denoiser_refuses_what_it_does_not_know():
         pass
 
     denoiser = AnalyticDenoiser(JointProcess({"x": Other(Linear(), Euclidean(1))}), [1.0], {"x": (0.0, 1.0)})
-    with pytest.raises(ValueError, match=r"knows Gaussian and categorical fields, not .*Other"):
+    with pytest.raises(ValueError, match=r"knows Gaussian, categorical and given fields, not .*Other"):
         denoiser({"x": normal(1, 1, 1)}, f64(0.5))
 
 

@@ -2,7 +2,7 @@
 
 from gendiff.denoise.analytic import AnalyticDenoiser
 from gendiff.denoise.compiled import compiled
-from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition
+from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition, own_row
 from gendiff.denoise.estimate import AnyDenoiser, Estimate
 from gendiff.denoise.variance import AnalyticVariance
 
@@ -17,4 +17,5 @@ __all__ = [
     "Network",
     "compiled",
     "null_condition",
+    "own_row",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gendiff.denoise.estimate import Estimate
 from gendiff.ops import State, expand
-from gendiff.process import TINY, CategoricalProcess, GaussianProcess, JointProcess
+from gendiff.process import TINY, CategoricalProcess, GaussianProcess, GivenProcess, JointProcess
 from gendiff.schedule import coefficients
 
 
@@ -25,13 +25,13 @@ class AnalyticDenoiser(nn.Module):
         E[x_0 | x_t] = \sum_k r_k E[x_0 | x_t, k], \qquad r_k \propto w_k \prod_\mathrm{fields} q(x_t | k),
 
     with :math:`E[x_0 | x_t, k] = \mu_k + \frac{\alpha s_k^2}{\alpha^2 s_k^2 + \sigma^2}(x_t - \alpha\mu_k)` for
-    Gaussian fields and :math:`\propto p_k q(x_t | x_0)` for categorical ones.
+    Gaussian fields, :math:`\propto p_k q(x_t | x_0)` for categorical ones, and x_t itself for given ones.
 
     Arguments:
         process: The forward process.
         weights: Weight of each of the K components.
         law: For a Gaussian field (means, deviations), both broadcastable to (K, *shape of one sample); for a
-            categorical one its probabilities, broadcastable to (K, *shape of one sample). An integer condition
+            categorical or given one its probabilities, broadcastable to (K, *shape of one sample). An integer condition
             "component" restricts the mixture to one component.
     """
 
@@ -64,8 +64,11 @@ class AnalyticDenoiser(nn.Module):
                 evidence = joint.sum(-1, keepdim=True).clamp(min=TINY)  # zero at padding
                 estimate = joint / evidence
                 log_q = process.space.sum(evidence.log(), wide_mask)
+            elif isinstance(process, GivenProcess):
+                estimate = wide
+                log_q = process.space.sum(wide * _spread(self.law[name], count, x).clamp(min=TINY).log(), wide_mask)
             else:
-                raise ValueError(f"AnalyticDenoiser knows Gaussian and categorical fields, not {type(process)}")
+                raise ValueError(f"AnalyticDenoiser knows Gaussian, categorical and given fields, not {type(process)}")
             means[name] = estimate.unflatten(0, (len(x), count))
             log_joint = log_joint + log_q.unflatten(0, (len(x), count))
         return log_joint, means
@@ -88,7 +91,8 @@ class AnalyticDenoiser(nn.Module):
         r = log_joint.softmax(1)
         data = {name: (expand(r, mean) * mean).sum(1) for name, mean in means.items()}
         data = {name: process.space.project(data[name], mask) for name, process in self.process.items()}
-        logits = {name: data[name].clamp(min=TINY).log() for name, p in self.process.items() if p.categorical}
+        categories = [name for name, p in self.process.items() if isinstance(p, CategoricalProcess)]
+        logits = {name: data[name].clamp(min=TINY).log() for name in categories}
         return Estimate(self.process, x_t, t, data, logits)
 
 

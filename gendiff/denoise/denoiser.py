@@ -20,6 +20,7 @@ row         c_skip                               c_out                          
 `score`     1 / alpha                            sigma^2 / alpha                        the score of x_t
 `mean`      -A / B                               1 / B                                  E[x_s | x_t] = A x_t + B x_0
 `logits`    0                                    1                                      logits: x_0 = softmax(F)
+`given`     1                                    0                                      nothing: x_t is x_0
 ==========  ===================================  =====================================  ===========================
 
 with v = alpha noise - sigma x_0; `mean` is the posterior mean at the step before, s = t - 1 / T. `residual` suits a
@@ -43,7 +44,7 @@ from torch import Tensor, nn
 
 from gendiff.denoise.estimate import Estimate
 from gendiff.ops import State
-from gendiff.process import JointProcess
+from gendiff.process import GivenProcess, JointProcess, Process
 from gendiff.schedule import coefficients
 
 Row = Callable[[Any, Any, float], tuple[Tensor | float, Tensor | float]]
@@ -61,11 +62,17 @@ PARAMETERIZATIONS: dict[str, Row] = {
     "score": lambda a, s, d: (1 / a, s**2 / a),
     "logits": lambda a, s, d: (0.0, 1.0),
 }
-"""(alpha, sigma, data scale) to (c_skip, c_out); `mean`, which looks at two times, is in :meth:`Denoiser.row`."""
+"""(alpha, sigma, data scale) to (c_skip, c_out); `mean`, which looks at two times, is in :meth:`Denoiser.row`, and
+of `given` there is nothing to compute."""
 
 ROWS = {*PARAMETERIZATIONS, "mean"}
 
 NOISE_LEVELS = ("log_snr", "time", "alpha", "log_sigma")
+
+
+def own_row(process: Process) -> str | None:
+    """Return the only row that fields of a process can have; None for Gaussian ones, which have a choice."""
+    return "given" if isinstance(process, GivenProcess) else "logits" if process.categorical else None
 
 
 class Network(Protocol):
@@ -93,7 +100,7 @@ class Denoiser(nn.Module):
     the small one and 1 for the large one.
 
     Raises:
-        ValueError: for an unknown name, or "logits" and a categorical field apart.
+        ValueError: for an unknown name, or "logits" and a categorical field apart, or "given" and a given one.
 
     References:
         | Analog bits (Chen et al., 2022): self-conditioning | https://arxiv.org/abs/2208.04202
@@ -115,14 +122,15 @@ class Denoiser(nn.Module):
     ):
         super().__init__()
         rows = dict(parameterization) if not isinstance(parameterization, str) else {
-            name: "logits" if p.categorical else parameterization for name, p in process.items()
+            name: own_row(p) or parameterization for name, p in process.items()
         }  # fmt: skip
         for name, p in process.items():
-            row = rows.get(name)
-            if row not in ROWS:
+            row, own = rows.get(name), own_row(p)
+            if row is None or row not in {*ROWS, own}:
                 raise ValueError(f"field {name!r} wants a parameterization of {sorted(ROWS)}, got {row!r}")
-            if p.categorical and row != "logits":
-                raise ValueError(f"field {name!r} is categorical: its parameterization is 'logits', got {row!r}")
+            if own and row != own:
+                kind = "given" if own == "given" else "categorical"
+                raise ValueError(f"field {name!r} is {kind}: its parameterization is {own!r}, got {row!r}")
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if noise_level not in NOISE_LEVELS:
@@ -203,13 +211,15 @@ class Denoiser(nn.Module):
         """
         rows: dict[str, tuple[Any, Any, Any, Any]] = {}
         for name, _ in self.process.items():
-            known = levels is not None and self.parameterization[name] != "mean"
+            if (row := self.parameterization[name]) == "given":
+                continue
+            known = levels is not None and row != "mean"
             rows[name] = self._row(name, levels[name]) if known else self.row(name, t, x_t[name])  # type: ignore[index]
         inputs: dict[str, Any] = {}
         for name, process in self.process.items():
-            alpha, sigma, _, _ = rows[name]
             inputs[name] = x_t[name]
             if not process.categorical:
+                alpha, sigma, _, _ = rows[name]
                 inputs[name] = x_t[name] / ((alpha * self.data_scale[name]) ** 2 + sigma**2) ** 0.5
             if self.self_condition:
                 last = torch.zeros_like(x_t[name]) if previous is None else previous[name]
@@ -220,13 +230,15 @@ class Denoiser(nn.Module):
         output = self.network(inputs, told, mask, condition)
         data, logits, fraction = {}, {}, {}
         for name, process in self.process.items():
-            _, _, skip, out = rows[name]
-            if self.parameterization[name] == "logits":
+            if self.parameterization[name] == "given":
+                data[name] = x_t[name]
+            elif self.parameterization[name] == "logits":
                 logits[name] = (
                     output[name].float() if output[name].dtype in (torch.bfloat16, torch.float16) else output[name]
                 )
                 data[name] = logits[name].softmax(-1)
             else:
+                _, _, skip, out = rows[name]
                 data[name] = skip * x_t[name]
                 if isinstance(out, float):
                     data[name].add_(output[name], alpha=out)

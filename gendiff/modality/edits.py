@@ -18,9 +18,9 @@ class Task:
     """What an edit does; a modality names it by the word that users type.
 
     Attributes:
-        kind: How it is done: "keep" some elements as they are and draw the rest; "noise" all of them and take them
-            back; "follow" the means of the blocks of a grid; walk the "path" between two samples; or "ask" for a sample
-            by a condition that the input becomes.
+        kind: How it is done: "keep" some elements as they are and draw the rest; "fix" some fields of all elements and
+            draw the others; "noise" all of them and take them back; "follow" the means of the blocks of a grid; walk
+            the "path" between two samples; or "ask" for a sample by a condition that the input becomes.
         help: The same for users, in one line.
         strength: Of the kind "noise", by default: from 0, the input itself, to 1, a fresh sample.
         uses: Options that it takes besides those of all tasks, as words of :meth:`gendiff.modality.Modality.parts`.

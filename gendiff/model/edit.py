@@ -1,6 +1,6 @@
 r"""New samples made from given ones, by any model whose modality names tasks.
 
-A modality has words of its own for them (:attr:`gendiff.modality.Modality.tasks`); there are five kinds:
+A modality has words of its own for them (:attr:`gendiff.modality.Modality.tasks`); there are six kinds:
 
 ========  ==============================================================================================================
 kind      what it does
@@ -8,6 +8,7 @@ kind      what it does
 "keep"    known elements, or entries of a whole, stay as they are and the rest is drawn around them: replacement, with
           steps walked down and up again `resamples` times (RePaint), so that what is known and what is drawn come to
           agree; a task may ask for guidance towards this besides (:mod:`gendiff.model.keep`)
+"fix"     known fields stay as they are, those of all elements, and the other fields are drawn: replacement
 "noise"   noise the input to time `strength` and take it back (SDEdit); all of it may change, its size does not
 "follow"  the means of the blocks of a grid stay, all else is drawn (ILVR)
 "path"    the way from one sample to another through their latent codes
@@ -33,14 +34,14 @@ import torch
 from torch import Tensor
 
 from gendiff.files import UserError
-from gendiff.guide import ILVR, Gradient, sdedit
+from gendiff.guide import ILVR, Gradient, Replacement, sdedit
 from gendiff.guide.constraint import offset
 from gendiff.modality import Part, Task
 from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.keep import GRADIENT, Framed, adrift, agreement, guided_plan, resampled_plan
 from gendiff.model.model import Model, guided
-from gendiff.model.tasks import check, chosen, find_task, sampler_of, walks
+from gendiff.model.tasks import SIZED, check, chosen, find_task, sampler_of, walks
 from gendiff.ops import Random, State, expand, size_mask
 from gendiff.sample import Sampler
 
@@ -87,9 +88,9 @@ def edit(
         records: What the modality's `read_parts` returned, or a list of records: one input, or two for a path; of
             images any number.
         task: A word of the modality (its first, or the one that fits input and options): molecules "grow", "link",
-            "vary", "interpolate"; sketches "complete", "continue", "heal", "vary", "interpolate", "trace"; images
-            "inpaint", "uncrop", "vary", "like", "interpolate", or, by a model that restores, what it was trained for
-            of "enlarge", "colourise", "repair", "inpaint", "uncrop".
+            "vary", "isomers", "interpolate"; sketches "complete", "continue", "heal", "vary", "interpolate", "trace";
+            images "inpaint", "uncrop", "vary", "like", "interpolate", or, by a model that restores, what it was trained
+            for of "enlarge", "colourise", "repair", "inpaint", "uncrop".
         n: How many to return (40, or one for each of several inputs); of a path the steps of the way, both ends
             included.
         seed: Seed.
@@ -135,7 +136,7 @@ def edit(
         raise UserError(f"-n {n} makes fewer than the {len(parts):,} that are given; --which 1 takes the first alone")
     wish = Wish.of(model, parts, todo, condition, guidance)
     walker = sampler_of(model, task, steps)
-    bounds = None if whole or todo.kind in ("noise", "path") else _bounds(model, parts[0], sizes, wish)
+    bounds = None if whole or todo.kind in SIZED else _bounds(model, parts[0], sizes, wish)
     if begin is not None:
         begin(parts)
     with model.evaluating():
@@ -145,6 +146,8 @@ def edit(
             make = _noise(model, parts, todo.strength if strength is None else strength, walker, wish)
         elif todo.kind == "keep":
             make = _keep(model, parts, walker, todo, walks(todo, resamples), wish)
+        elif todo.kind == "fix":
+            make = _fix(model, parts, walker, wish)
         else:
             make = _ask(model, parts, walker, wish, todo.kind == "follow")
 
@@ -261,10 +264,25 @@ def _keep(model: Model, parts: Sequence[Part], sampler: Sampler, todo: Task, res
         denoiser = wish.denoiser
         if weight:
             denoiser = Gradient(denoiser, agreement(known, keep, frame), weight, at="data")
-        x = process.prior(process.noise(mask, random), mask)
+        x = process.prior_given(process.noise(mask, random), mask, known, keep)
         # cuDNN has no gradients of recurrent networks that evaluate
         with torch.backends.cudnn.flags(enabled=False) if weight else nullcontext():
             x = sampler(denoiser, x, mask, told, random, [Framed(known, keep, frame, moving)], plan, tick)
+        return _placed(own, model.modality.decode(x, mask, told))
+
+    return make
+
+
+def _fix(model: Model, parts: Sequence[Part], sampler: Sampler, wish: Wish) -> Make:
+    """Return how to draw samples that share some fields with a part."""
+    process = model.denoiser.process
+
+    def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
+        mask, own = size_mask(sizes).to(model.device), _own(parts, random)
+        known = _padded(own, mask)
+        keep = dict.fromkeys(known, mask)
+        x = process.prior_given(process.noise(mask, random), mask, known, keep)
+        x = sampler(wish.denoiser, x, mask, told, random, [Replacement(known, keep)], progress=tick)
         return _placed(own, model.modality.decode(x, mask, told))
 
     return make

@@ -13,6 +13,9 @@ from gendiff.sample import Heun, Sampler
 PATH_STEPS = 50
 """Steps of a path, by default."""
 
+SIZED = ("fix", "noise", "path")
+"""Kinds of tasks whose results are as large as their inputs."""
+
 
 def check(
     model: Model,
@@ -45,7 +48,7 @@ def check(
         raise UserError(f"--only draws until there are enough, and the steps of {task} are fixed; leave it out")
     if keep is not None and todo.kind != "keep":
         raise UserError(f"--keep belongs to {_words(modality, 'keep')}; {task} may change every element")
-    if todo.kind in ("noise", "path") and sizes != (None, None):
+    if todo.kind in SIZED and sizes != (None, None):
         raise UserError(f"--size belongs to {_words(modality, 'keep', 'ask')}; {task} takes its sizes from the input")
     for name in options:
         if name != "side" and name not in todo.uses:

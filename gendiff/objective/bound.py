@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from gendiff.denoise import Estimate
 from gendiff.objective.times import Times, Uniform
 from gendiff.ops import Random, State, expand
-from gendiff.process import TINY, CategoricalProcess, GaussianProcess, Process
+from gendiff.process import TINY, CategoricalProcess, GaussianProcess, GivenProcess, Process
 from gendiff.schedule import Schedule
 
 
@@ -120,12 +120,16 @@ def rate(process: Process, x_0: Tensor, x_t: Tensor, data: Tensor, t: Tensor, ma
 
     with R as in :class:`gendiff.process.CategoricalProcess`.
 
+    A field that is given has none.
+
     Raises:
-        ValueError: for a process that is neither.
+        ValueError: for a process that is none of these.
     """
     if isinstance(process, GaussianProcess):
         log_snr, slope = _with_slope(process.schedule.log_snr, t)
         return -0.5 * log_snr.exp() * slope * process.space.sum((x_0 - data) ** 2, mask)
+    if isinstance(process, GivenProcess):
+        return torch.zeros_like(t)
     if not isinstance(process, CategoricalProcess):
         raise ValueError(
             f"the bound of infinitely many steps knows no {type(process).__name__}; give a number of steps"

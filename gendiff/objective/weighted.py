@@ -16,7 +16,7 @@ weighting   w(t), with :math:`w \|x_0 - \hat x_0\|^2`  also known as
                                                        :math:`(\tau^2 + D^2)/(\tau D)^2, \tau = \sigma / \alpha`
 ==========  =========================================  =============================================================
 
-Fields of logits take the cross-entropy.
+Fields of logits take the cross-entropy; of given ones there is nothing to learn.
 
 References:
     | Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -99,6 +99,7 @@ class Objective(Loss):
         return {
             name: self.error(name, denoiser, estimate, x_0[name], noise[name], mask)
             for name, _ in denoiser.process.items()
+            if denoiser.parameterization[name] != "given"
         }
 
     def error(

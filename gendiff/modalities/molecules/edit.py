@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors
 
 from gendiff.files import UserError
 from gendiff.modalities.molecules.bonds import infer_bonds, overlap
 from gendiff.modalities.molecules.encode import to_ragged
+from gendiff.modalities.molecules.formulas import tally
 from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
 from gendiff.modality import Part, Task
@@ -40,6 +42,10 @@ TASKS = {
         " is 'connected'",
     ),
     "vary": Task("noise", "variations of a molecule"),
+    "isomers": Task(
+        "fix",
+        "other molecules of the same atoms, anywhere; where the model draws heavy atoms, of the same heavy atoms",
+    ),
     "interpolate": Task("path", "the way from one molecule to another"),
 }
 
@@ -75,7 +81,7 @@ def fragments(
     Arguments:
         adapter: The adapter of the model.
         records: Molecules as they were read, or RDKit molecules with conformers.
-        task: "grow", "link", "vary" or "interpolate".
+        task: "grow", "link", "vary", "isomers" or "interpolate".
         keep: Numbers of the atoms that stay, from 1, as in the file; those of several records count on. All if None.
         side: Refused: molecules come in Å.
 
@@ -93,7 +99,7 @@ def fragments(
         hint += "; fragments of one scaffold belong in one record" if task == "grow" else ""
         raise UserError(f"{task} takes {many(wanted, 'molecule')}, got {len(arrays):,}{hint}")
     kind, largest = "atoms" if adapter.hydrogens == "explicit" else "heavy atoms", max(adapter.sizes)
-    if task in ("interpolate", "vary"):
+    if task in ("interpolate", "vary", "isomers"):
         whole: list[Part] = [Fragment.take(adapter, arrays.select([row]), ()) for row in range(len(arrays))]
         for part in whole:
             if len(part) > largest:
@@ -101,6 +107,8 @@ def fragments(
                     f"the input has {len(part)} {kind}, and the model knows molecules of at most {largest}; train on"
                     " larger molecules"
                 )
+        if task == "isomers":
+            return [_atoms_alone(adapter, arrays.select([row]), part) for row, part in enumerate(whole)]
         return whole
     fragment = Fragment.take(adapter, arrays, range(1, arrays.atomic_numbers.size + 1) if keep is None else keep)
     kept, least = len(fragment), fragment.gap() if task == "link" else 1
@@ -118,6 +126,29 @@ def fragments(
     return [replace(fragment, sizes=(kept + least, kept + most), hint=hint)]
 
 
+def _atoms_alone(adapter: Molecules, arrays: MoleculeArrays, part: Part) -> Part:
+    """Return the elements of a part without their places, to draw isomers of the molecule that it was taken from.
+
+    Raises:
+        UserError: if hydrogens are missing that the model would draw.
+    """
+    bonded = bool(arrays.num_bonds[0])
+    mol = to_mol(arrays[0])
+    missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms()) if bonded else 0
+    if missing and adapter.hydrogens == "explicit":
+        raise UserError(
+            f"isomers: the input lacks {many(missing, 'hydrogen')}, and this model draws all atoms; add them to the"
+            " file"
+        )
+    whole = bonded or bool((arrays.atomic_numbers == 1).any())
+    formula = rdMolDescriptors.CalcMolFormula(mol) if bonded else next(iter(tally(arrays)))
+    return replace(
+        part,  # type: ignore[type-var]
+        state={"element": part.state["element"]},
+        formula=formula if whole and adapter.hydrogens == "implicit" else "",
+    )
+
+
 @dataclass(frozen=True)
 class Fragment(Part):
     """Atoms of one input that an edit starts from; all stay, or none if `kept` is empty.
@@ -130,6 +161,7 @@ class Fragment(Part):
         centre: Their centroid in Å, (3,).
         sizes: Bounds of the number of modelled atoms of what comes of it.
         hint: See :class:`gendiff.modality.Part`.
+        formula: What molecules should have that come of its heavy atoms, with hydrogens; "" if nothing is to be said.
     """
 
     atoms: MoleculeArrays
@@ -139,6 +171,7 @@ class Fragment(Part):
     centre: NDArray[np.float64]
     sizes: tuple[int | None, int | None] = (None, None)
     hint: str = ""
+    formula: str = ""
 
     @classmethod
     def take(cls, adapter: Molecules, arrays: MoleculeArrays, keep: Sequence[int]) -> Fragment:
@@ -239,6 +272,8 @@ class Fragment(Part):
                 mol.GetConformer().SetPositions(x)
             for name, value in facts.items():
                 mol.SetProp(name, str(value))
+            if self.formula:
+                mol.SetProp("isomer", "true" if rdMolDescriptors.CalcMolFormula(mol) == self.formula else "false")
             if stayed:
                 mol.SetProp("kept", _ranges(range(1, stayed + 1)))
                 mol.SetProp("kept_of_input", _ranges(self.kept))
@@ -246,7 +281,12 @@ class Fragment(Part):
                     mol.SetProp("kept_bonds", "same" if self._bonded_alike(mol) else "changed")
 
     def remark(self, records: list[Any]) -> str:
-        """Return how many molecules have the bonds of the input among their kept atoms, if not all have."""
+        """Return how many have the bonds of the input among their kept atoms, or its hydrogens, if not all have."""
+        told = [mol.GetProp("isomer") for mol in records if mol.HasProp("isomer")]
+        if (alike := told.count("true")) < len(told):
+            return (
+                f"{alike:,} of {len(told):,} have as many hydrogens as the input, and so its formula (property isomer)"
+            )
         noted = [mol.GetProp("kept_bonds") for mol in records if mol.HasProp("kept_bonds")]
         same = noted.count("same")
         if same == len(noted):

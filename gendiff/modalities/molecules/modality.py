@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from gendiff.denoise import Denoiser
 from gendiff.files import UserError, ending
 from gendiff.modalities.molecules import adapt, draw, edit, metrics, read, write
 from gendiff.modalities.molecules.encode import check_known, from_state, to_ragged
+from gendiff.modalities.molecules.formulas import tally
 from gendiff.modalities.molecules.hydrogens import infer_relaxed
 from gendiff.modalities.molecules.networks import CHIRAL, NETWORKS, build_network
 from gendiff.modalities.molecules.properties import column, standards
@@ -38,7 +40,8 @@ TARGET = (
 )
 ATOMS = (
     "how elements and charges are learned: cross-entropy (Gaussian noise, probabilities as estimates), squared-error "
-    "(Gaussian noise, numbers as estimates), or categorical (they jump, and are drawn)"
+    "(Gaussian noise, numbers as estimates), categorical (they jump, and are drawn), or given (elements are those of a "
+    "training molecule's formula, and only the rest is drawn)"
 )
 COUPLING = "optimal transport inside a molecule: none, permute (its noise), or align (permute, then turn)"
 SELF = "let the network see its last estimate, in half of the training and when sampling"
@@ -66,6 +69,7 @@ class Molecules(Modality):
         self_condition: See there.
         times: See there; None for the default of the target.
         frequencies: By field how often its categories occur; of atom types that are categorical.
+        formulas: How many training molecules have each formula of modelled atoms; of atom types that are given.
     """
 
     name = "molecules"
@@ -140,6 +144,7 @@ class Molecules(Modality):
         self_condition: bool = False,
         times: str | None = None,
         frequencies: Mapping[str, Sequence[float]] | None = None,
+        formulas: Mapping[str, int] | None = None,
     ):
         if hydrogens not in HYDROGENS:
             raise ValueError(f"hydrogens must be one of {HYDROGENS}, got {hydrogens!r}")
@@ -168,6 +173,9 @@ class Molecules(Modality):
         self.frequencies = {name: [float(p) for p in law] for name, law in sorted((frequencies or {}).items())}
         if any(len(law) != self.categories.get(name) for name, law in self.frequencies.items()):
             raise ValueError(f"frequencies are one number a category of {self.categories}, got {self.frequencies}")
+        self.formulas = {text: int(count) for text, count in (formulas or {}).items()}
+        if (atom_types == "given") != bool(self.formulas):
+            raise ValueError("formulas go with atom types that are given, which cannot be without them")
 
     @classmethod
     def read(
@@ -230,10 +238,13 @@ class Molecules(Modality):
         if hydrogens == "explicit" and not has_hydrogens:
             raise UserError("no molecule has hydrogens; train with --hydrogens implicit, or add them to the file")
         counts, charges, square = np.zeros(119, np.int64), np.zeros(256, np.int64), 0.0
+        formulas: Counter[str] = Counter()
         for part in modelled.chunks():
             counts += np.bincount(part.atomic_numbers, minlength=119)
             charges += np.bincount(part.charges.astype(np.int64) + 128, minlength=256)
             square += float((part.centred().positions.astype(np.float64) ** 2).sum())
+            if atom_types == "given":
+                formulas += tally(part)
         share, charge_share = (each[each > 0] / each.sum() for each in (counts, charges))
         sizes, often = np.unique(modelled.num_atoms, return_counts=True)
         scales = standards(modelled, list(conditions))
@@ -255,6 +266,7 @@ class Molecules(Modality):
             self_condition=self_condition,
             times=times,
             frequencies=frequencies if atom_types == "categorical" else None,
+            formulas=dict(sorted(formulas.items())),
         )
 
     def kept(self) -> dict[str, Any]:  # noqa: D102
@@ -347,7 +359,7 @@ class Molecules(Modality):
 
     def process(self) -> JointProcess:  # noqa: D102
         uniform = {name: [1 / count] * count for name, count in self.categories.items()}
-        return self.recipe.process(uniform | self.frequencies)
+        return self.recipe.process(uniform | self.frequencies, self.elements, self.formulas)
 
     def network(self, preset: str = "small", kind: str | None = None) -> nn.Module:  # noqa: D102
         told = dict.fromkeys(self.conditions, "float")

@@ -5,8 +5,9 @@ choice          words
 ==============  ====================================================================================================
 target          what the network estimates of positions: residual (their move), data, flow (noise - data), v, or noise
 atom types      how elements and charges are learned: cross-entropy (Gaussian noise, probabilities as estimates),
-                squared-error (Gaussian noise, numbers as estimates), or categorical (they jump to the frequencies of
-                the training data, and are drawn)
+                squared-error (Gaussian noise, numbers as estimates), categorical (they jump to the frequencies of the
+                training data, and are drawn), or given (elements are those of a training molecule's formula, told from
+                the start; charges as under cross-entropy)
 coupling        which noise goes with which molecule: none (independent), permute, or align (permuted, then turned)
 self-condition  whether the network sees its last estimate
 times           where in time training looks: power (u^1.5), uniform, or logit-normal
@@ -38,7 +39,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gendiff.denoise import Denoiser
+from gendiff.denoise import Denoiser, own_row
+from gendiff.modalities.molecules.formulas import Composition
 from gendiff.objective import Coupling, LogNormal, NodeTransport, Objective, Power, Times, Uniform
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess, Process
 from gendiff.sample import DDIM, Ancestral, Sampler
@@ -74,7 +76,7 @@ TARGETS: dict[str, Target] = {
     "noise": Target(Polynomial, "network", times="uniform", grid="log_snr"),
 }
 
-ATOM_TYPES = ("cross-entropy", "squared-error", "categorical")
+ATOM_TYPES = ("cross-entropy", "squared-error", "categorical", "given")
 
 COUPLINGS: dict[str, Callable[[], Coupling | None]] = {
     "none": lambda: None,
@@ -143,13 +145,26 @@ class Recipe:
             )
         return ""
 
-    def process(self, frequencies: Mapping[str, Sequence[float]]) -> JointProcess:
-        """Return the forward process of positions, and of fields of categories that have these frequencies."""
+    def process(
+        self,
+        frequencies: Mapping[str, Sequence[float]],
+        elements: Sequence[int] = (),
+        formulas: Mapping[str, int] | None = None,
+    ) -> JointProcess:
+        """Return the forward process of positions, and of fields of categories that have these frequencies.
+
+        Arguments:
+            frequencies: By field one number a category.
+            elements: Atomic numbers of the categories of the field "element".
+            formulas: How often each occurs, where elements are given.
+        """
         schedule = TARGETS[self.target].schedule
         fields: dict[str, Process] = {"position": GaussianProcess(schedule(), ZeroCenterOfMass(3))}
         for name, law in frequencies.items():
             space = Euclidean(len(law))
-            if self.atom_types == "categorical":
+            if self.atom_types == "given" and name == "element":
+                fields[name] = Composition(schedule(), space, elements, formulas or {})
+            elif self.atom_types == "categorical":
                 fields[name] = CategoricalProcess(schedule(), law, space)
             else:
                 fields[name] = (OneHot if self.atom_types == "squared-error" else GaussianProcess)(schedule(), space)
@@ -159,7 +174,7 @@ class Recipe:
         """Return the denoiser around a network; `scale` is the standard deviation of the one-hot elements."""
         categories = {name: field for name, field in process.items() if name != "position"}
         row = self.target if self.atom_types == "squared-error" else "logits"
-        rows = {"position": self.target, **dict.fromkeys(categories, row)}
+        rows = {"position": self.target, **{name: own_row(field) or row for name, field in categories.items()}}
         scales = {name: scale for name, field in categories.items() if not field.categorical}
         return Denoiser(network, process, rows, scales, self_condition=self.self_condition)
 
