@@ -33,7 +33,10 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     p.formatter_class = _Formatter
     p.add_argument("model", type=str, help="run folder of gendiff train, model folder, or name of a shipped model")
     p.add_argument(
-        "input", type=str, nargs="+", help="what to edit: a file, two to interpolate, of pictures any number"
+        "input",
+        type=str,
+        nargs="+",
+        help="what to edit: a file, two to interpolate, of pictures any number; isomers takes formulas, too: C7H10O2",
     )
     p.add_argument(
         "--which",
@@ -233,7 +236,9 @@ def main(argv: Sequence[str]) -> int:
     )
     facts: dict[str, Any] = {
         "task": task,
-        "input": [{"file": str(path), "sha256": digest(path)} for path in args.input],
+        "input": [
+            {"file": path, "sha256": digest(path)} if Path(path).exists() else {"formula": path} for path in args.input
+        ],
         "which": which,
         "side": args.side,
         **options,

@@ -9,6 +9,7 @@ SciPy is loaded where it is used: all commands that know of molecules load this 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from rdkit.Chem import rdMolDescriptors
 from gendiff.files import UserError
 from gendiff.modalities.molecules.bonds import infer_bonds, overlap
 from gendiff.modalities.molecules.encode import to_ragged
-from gendiff.modalities.molecules.formulas import tally
+from gendiff.modalities.molecules.formulas import read_formula, tally
 from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
 from gendiff.modality import Part, Task
@@ -56,11 +57,14 @@ FOREIGN = 1.0
 
 
 def read_parts(paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, ReadReport]:
-    """Read the molecules of an edit, all fragments of a record together.
+    """Read the molecules of an edit, all fragments of a record together; of "isomers" a path may be a formula, C7H10O2.
 
     Raises:
         UserError: for a record that cannot be used, or coordinates that "grow" and "link" need and that are missing.
     """
+    if task == "isomers" and not any(Path(path).exists() for path in paths):
+        with contextlib.suppress(ValueError):
+            return of_formulas([str(path) for path in paths]), NothingRead()
     try:
         records, report = read_molecules(paths, fragments="keep")
     except UserError as error:  # here every record counts
@@ -71,6 +75,25 @@ def read_parts(paths: Sequence[str | Path], task: str) -> tuple[MoleculeArrays, 
             " with coordinates"
         )
     return records, report
+
+
+class NothingRead(ReadReport):
+    """The report where nothing was read."""
+
+    def lines(self) -> list[str]:
+        """Nothing is to be said."""
+        return []
+
+
+def of_formulas(texts: Sequence[str]) -> MoleculeArrays:
+    """Return molecules of these formulas, all of their atoms at the origin.
+
+    Raises:
+        ValueError: for a text that is no formula.
+    """
+    atoms = [np.array(sorted(read_formula(text).elements(), reverse=True), np.uint8) for text in texts]
+    sizes = np.array([len(numbers) for numbers in atoms])
+    return MoleculeArrays(sizes, np.concatenate(atoms), np.zeros((sizes.sum(), 3), np.float32), names=list(texts))
 
 
 def fragments(

@@ -19,7 +19,7 @@ from gendiff.process import GivenProcess
 from gendiff.schedule import Schedule
 from gendiff.space import Euclidean
 
-ATOMS = re.compile(r"([A-Z][a-z]?)(\d*)")
+ATOMS = re.compile(r"([A-Z][a-z]?)(\d{0,3})", re.ASCII)
 
 
 def write_formula(counts: Mapping[int, int]) -> str:

@@ -75,7 +75,7 @@ def tally_each():
     return [next(iter(tally(MoleculeArrays.from_mols([mol])))) for mol in examples.molecules()]
 
 
-@pytest.mark.parametrize("text", ["", "c2", "C2H5x", "Xx", "2C", "C-1", "C 2", "D2O"])
+@pytest.mark.parametrize("text", ["", "c2", "C2H5x", "Xx", "2C", "C-1", "C 2", "D2O", "C1000", "C²"])
 def test_what_is_no_formula(text):
     with pytest.raises(ValueError, match="is no formula, as C7H10O2 is"):
         read_formula(text)
@@ -418,6 +418,32 @@ def test_what_isomers_want(tmp_path, capsys):
     words[words.index("isomers")] = "interpolate"
     assert main(words) == 1
     assert "'element' is categorical" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hydrogens", ["implicit", "explicit"])
+def test_a_formula_is_enough_for_isomers(hydrogens, tmp_path, capsys):
+    model_of(hydrogens, "given").save(tmp_path / "model")
+    words = ["edit", str(tmp_path / "model"), "C2H7NO", "--task", "isomers", "-n", "6", "--steps", "3", "-o"]
+    assert main([*words, str(tmp_path / "out.sdf")]) == 0
+    assert "read" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["input"] == [{"formula": "C2H7NO"}]
+    made = list(Chem.SDMolSupplier(str(tmp_path / "out.sdf"), removeHs=False, sanitize=False))
+    for mol in made:
+        counts = Counter(atom.GetAtomicNum() for atom in mol.GetAtoms())
+        assert {number: counts[number] for number in (6, 7, 8)} == {6: 2, 7: 1, 8: 1}
+        assert counts[1] == 7 or (hydrogens == "implicit" and mol.GetProp("isomer") == "false")
+    assert len(made) == 6
+    for text, message in (
+        ("C2H7N0x", "C2H7N0x: no such file"),
+        ("C2H7Cl", "element of atomic number 17; this model knows"),
+        ("C40H82", "and the model knows molecules of at most"),
+    ):
+        words[2] = text
+        assert main([*words, str(tmp_path / "no.sdf")]) == 1
+        assert message in capsys.readouterr().err
+    words[4] = "vary"
+    assert main([*words, str(tmp_path / "no.sdf")]) == 1
+    assert not (tmp_path / "no.sdf").exists()
 
 
 @pytest.mark.parametrize("hydrogens", ["implicit", "explicit"])
