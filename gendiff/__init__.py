@@ -25,6 +25,7 @@ _PUBLIC = {
     "ZeroCenterOfMass": "gendiff.space",
     "GaussianProcess": "gendiff.process",
     "CategoricalProcess": "gendiff.process",
+    "GivenProcess": "gendiff.process",
     "JointProcess": "gendiff.process",
     "Denoiser": "gendiff.denoise",
     "AnalyticDenoiser": "gendiff.denoise",
@@ -115,7 +116,7 @@ if TYPE_CHECKING:
         Uniform,
     )
     from gendiff.ops import Random
-    from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
+    from gendiff.process import CategoricalProcess, GaussianProcess, GivenProcess, JointProcess
     from gendiff.sample import (
         DDIM,
         RK45,

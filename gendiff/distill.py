@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gendiff.objective import Loss
+from gendiff.objective.loss import idle
 from gendiff.ops import Random, State, expand
 from gendiff.process import GivenProcess, JointProcess
 from gendiff.sample import DDIM
@@ -139,9 +140,11 @@ class Distill(Loss):
         target = self.target(x_t, t, mask, condition)
         estimate = denoiser(x_t, t, mask, condition)
         result = {}
-        for name, goal in target.items():
-            field = denoiser.process[name]
-            space = field.space
+        for name, field in denoiser.process.items():
+            if isinstance(field, GivenProcess):
+                result[name] = idle(estimate, name, mask)
+                continue
+            space, goal = field.space, target[name]
             if name in estimate.logits:
                 divergence = torch.special.xlogy(goal, goal) - goal * estimate.logits[name].log_softmax(-1)
                 surplus = divergence.sum(-1, keepdim=True)

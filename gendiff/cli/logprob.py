@@ -93,8 +93,11 @@ def main(argv: Sequence[str]) -> int:
         for k, (label, *row) in enumerate(zip(model.modality.labels(records), *columns, strict=True)):
             table.writerow([k + 1, label, *(f"{value:.6g}" for value in row)])
     finite = found["log_prob"][found["log_prob"].isfinite()]
-    if len(finite) < len(records):
-        say(f"{len(records) - len(finite):,} of a size that the model never saw: log p is -inf")
+    sizes = int((~found["size"].isfinite()).sum())
+    if sizes:
+        say(f"{sizes:,} of a size that the model never saw: log p is -inf")
+    if others := len(records) - len(finite) - sizes:
+        say(f"{others:,} that the model never draws (molecules of formulas that it never saw): log p is -inf")
     if len(finite):
         error = f" ± {float(finite.std() / len(finite) ** 0.5):.3g}" if len(finite) > 1 else ""
         say(f"mean log p {float(finite.mean()):.4g}{error} nats over {len(finite):,} records: {output}")

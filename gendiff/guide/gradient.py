@@ -11,7 +11,7 @@ from torch import Tensor
 from gendiff.denoise import AnyDenoiser, Estimate
 from gendiff.guide.guidance import Guidance, finite
 from gendiff.ops import State
-from gendiff.process import TINY
+from gendiff.process import TINY, GivenProcess
 from gendiff.schedule import coefficients
 from gendiff.space import Space
 
@@ -100,7 +100,7 @@ class Gradient(Guidance):
         data = {name: value if tracked else value.detach() for name, value in estimate.data.items()}
         logits = {name: value if tracked else value.detach() for name, value in estimate.logits.items()}
         for (name, field), gradient in zip(self.process.items(), gradients, strict=True):
-            if gradient is None:  # the log-probability does not look at this field
+            if gradient is None or isinstance(field, GivenProcess):  # it is not looked at, or nothing can lead it
                 continue
             shift = self.scale * _in_space(gradient, field.space, mask)
             if field.categorical:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gendiff.denoise import AnyDenoiser, Estimate
 from gendiff.ops import State, expand
-from gendiff.process import TINY, JointProcess
+from gendiff.process import TINY, GivenProcess, JointProcess
 
 
 class Guidance:
@@ -47,7 +47,8 @@ def extrapolate(strong: Estimate, weak: Estimate, weight: Tensor, mask: Tensor |
     r"""Return :math:`\hat x_0^s + (w - 1)(\hat x_0^s - \hat x_0^w)`, which is `strong` itself for w = 1.
 
     Categorical fields mix log-probabilities, renormalised: :math:`p \propto p_s^w\, p_w^{1 - w}`. Probabilities count
-    as at least 1e-30, so that a category which one side rules out has a finite logarithm.
+    as at least 1e-30, so that a category which one side rules out has a finite logarithm. What
+    is given stays.
 
     Arguments:
         strong: Where the estimate is pushed to; what is left of it (learned variances) is kept.
@@ -58,7 +59,9 @@ def extrapolate(strong: Estimate, weak: Estimate, weight: Tensor, mask: Tensor |
     data, logits = {}, {}
     for name, field in strong.process.items():
         s, w = strong.data[name], weak.data[name]
-        if field.categorical:
+        if isinstance(field, GivenProcess):
+            data[name] = s
+        elif field.categorical:
             log_s, log_w = (p.clamp(min=TINY).log() for p in (s, w))
             logits[name] = log_s + expand(weight - 1, s) * (log_s - log_w)
             data[name] = field.space.project(logits[name].softmax(-1), mask)

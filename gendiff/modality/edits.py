@@ -52,6 +52,8 @@ class Part(ABC):
         factor: Of the kind "follow": side of the blocks.
         condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
         sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
+        counts: How many samples of the training data have each size and contain what stays, where that is known; sizes
+            are drawn by it, whatever is asked for. None: as the model draws them.
         hint: What to do, or to know, if there are no samples of such sizes; for the error.
         note: What to say of the input, in one line, before the work; the remark of what came of it begins with it.
         order: Where :meth:`match` has pairs that are not of the same rows: the elements, (K,), those first that have a
@@ -65,6 +67,7 @@ class Part(ABC):
     factor: int = 1
     condition: Mapping[str, Tensor] = MappingProxyType({})
     sizes: tuple[int | None, int | None] = (None, None)
+    counts: Mapping[int, int] | None = None
     hint: str = ""
     note: str = ""
     order: Tensor | None = None

@@ -44,6 +44,7 @@ from gendiff.model.model import Model, guided
 from gendiff.model.tasks import SIZED, check, chosen, find_task, sampler_of, walks
 from gendiff.ops import Random, State, expand, size_mask
 from gendiff.sample import Sampler
+from gendiff.sizes import SizeModel
 
 NUMBER = 40
 """How many samples are made of one input, by default."""
@@ -154,7 +155,7 @@ def edit(
         def draw(indices: Tensor) -> list[Any]:
             random, told = Random(seed, indices), wish(indices)
             fixed = torch.tensor([len(part) for part in parts])[indices % len(parts)]
-            numbers = model.modality.draw_sizes(random, *bounds, told) if bounds else fixed
+            numbers = _sizes(model, parts[0], random, bounds, told) if bounds else fixed
             return _batched(model, make, numbers, random, told, batch_size, progress)
 
         def good(records: list[Any]) -> list[bool]:
@@ -223,6 +224,15 @@ def _batched(
     return records
 
 
+def _sizes(
+    model: Model, part: Part, random: Random, bounds: tuple[int | None, int | None], told: State | None
+) -> Tensor:
+    """Draw how many elements each sample has, (B,): by what the part says of sizes, else as the model does."""
+    if part.counts is not None:
+        return SizeModel(dict(part.counts)).sample(random, *bounds)
+    return model.modality.draw_sizes(random, *bounds, told)
+
+
 def _bounds(
     model: Model, part: Part, sizes: tuple[int | None, int | None], wish: Wish
 ) -> tuple[int | None, int | None]:
@@ -237,7 +247,7 @@ def _bounds(
         raise UserError(f"--size allows {high} at most, and {len(part)} stay; allow {least} or more, or keep fewer")
     bounds = max(low or least, least), high
     try:
-        model.modality.draw_sizes(Random(0, 1), *bounds, wish(torch.zeros(1, dtype=torch.long)))
+        _sizes(model, part, Random(0, 1), bounds, wish(torch.zeros(1, dtype=torch.long)))
     except UserError as error:
         hint = f"{part.hint}; " if part.hint else ""
         raise UserError(f"{error}; {hint}--size bounds the size of the result") from None

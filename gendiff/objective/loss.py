@@ -31,6 +31,17 @@ def drop_condition(condition: State, probability: float, random: Random) -> Stat
     }
 
 
+def idle(estimate: Estimate, name: str, mask: Tensor | None) -> Tensor:
+    """Return the loss of a field that is given, (B,): zero.
+
+    It hangs on what the network puts out of the field, if anything: several processes that train together wait for a
+    gradient of every weight.
+    """
+    zero = torch.zeros_like(estimate.t)
+    output = estimate.output.get(name)
+    return zero if output is None else zero + 0 * estimate.process[name].space.sum(output, mask)
+
+
 class Loss(nn.Module):
     """Interface of a loss at one random time per sample; a subclass writes :meth:`errors`.
 

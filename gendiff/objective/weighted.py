@@ -35,7 +35,7 @@ from torch import Tensor
 
 from gendiff.denoise import Denoiser, Estimate
 from gendiff.objective.coupling import Coupling
-from gendiff.objective.loss import Loss
+from gendiff.objective.loss import Loss, idle
 from gendiff.objective.times import Times
 from gendiff.objective.uncertainty import Uncertainty
 from gendiff.ops import Random, State
@@ -99,7 +99,6 @@ class Objective(Loss):
         return {
             name: self.error(name, denoiser, estimate, x_0[name], noise[name], mask)
             for name, _ in denoiser.process.items()
-            if denoiser.parameterization[name] != "given"
         }
 
     def error(
@@ -107,6 +106,8 @@ class Objective(Loss):
     ) -> Tensor:
         """Return the loss of one field, shape (B,)."""
         space, t = denoiser.process[name].space, estimate.t
+        if denoiser.parameterization[name] == "given":
+            return idle(estimate, name, mask)
         if denoiser.parameterization[name] == "logits":
             surprise = -(x_0 * estimate.logits[name].log_softmax(-1)).sum(-1, keepdim=True)
             return space.sum(surprise, mask) / space.count(mask, x_0).clamp(min=1)

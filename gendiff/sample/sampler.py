@@ -11,7 +11,7 @@ from torch import Tensor
 from gendiff.config import Configurable
 from gendiff.denoise import AnyDenoiser, Estimate
 from gendiff.ops import Random, State
-from gendiff.process import Categorical, JointProcess
+from gendiff.process import Categorical, GivenProcess, JointProcess
 from gendiff.sample.plan import Plan, Step, Table, downward
 from gendiff.schedule import coefficients, time_grid
 
@@ -263,8 +263,10 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
 def draw_categories(
     name: str, x: State, estimate: Estimate, step: Step, process: JointProcess, mask: Tensor | None, random: Random
 ) -> Tensor:
-    """Return one draw of q(x_s | x_t) for a categorical field: what every sampler does with it."""
+    """Return one draw of q(x_s | x_t) for a categorical field: what every sampler does with it. What is given stays."""
     field, batch = process[name], len(x[name])
+    if isinstance(field, GivenProcess):
+        return x[name]
     if step.last:  # a = 1: the posterior is the estimate itself
         law: Any = Categorical(estimate.data[name], field.space, mask)
     else:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from rdkit.Chem import rdMolDescriptors
 from gendiff.files import UserError
 from gendiff.modalities.molecules.bonds import infer_bonds, overlap
 from gendiff.modalities.molecules.encode import to_ragged
-from gendiff.modalities.molecules.formulas import read_formula, tally
+from gendiff.modalities.molecules.formulas import read_formula, sizes_around, tally, write_formula
 from gendiff.modalities.molecules.read import ReadReport, read_molecules
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
 from gendiff.modality import Part, Task
@@ -143,10 +145,28 @@ def fragments(
             f"{kept} {kind} stay, and the model knows molecules of at most {largest}; keep fewer, or train on larger"
             " molecules"
         )
+    if adapter.formulas:
+        fragment = replace(fragment, counts=_counts(adapter, fragment))
     if task == "grow":
         return [replace(fragment, sizes=(kept + least, None))]
     hint = "pieces that lie far apart need many elements between them"
     return [replace(fragment, sizes=(kept + least, kept + most), hint=hint)]
+
+
+def _counts(adapter: Molecules, fragment: Fragment) -> dict[int, int]:
+    """Return how many training molecules of each size have the atoms of a fragment, and more.
+
+    Raises:
+        UserError: if none has.
+    """
+    kept = Counter(fragment.atoms.atomic_numbers.tolist())
+    counts = sizes_around(adapter.formulas, kept)
+    if max(counts, default=0) <= len(fragment):
+        raise UserError(
+            f"this model draws formulas of its training molecules, and none contains {write_formula(kept)} and more;"
+            " keep fewer atoms, or train on molecules that do"
+        )
+    return counts
 
 
 def _atoms_alone(adapter: Molecules, arrays: MoleculeArrays, part: Part) -> Part:
@@ -164,7 +184,7 @@ def _atoms_alone(adapter: Molecules, arrays: MoleculeArrays, part: Part) -> Part
             " file"
         )
     whole = bonded or bool((arrays.atomic_numbers == 1).any())
-    formula = rdMolDescriptors.CalcMolFormula(mol) if bonded else next(iter(tally(arrays)))
+    formula = _formula(mol) if bonded else next(iter(tally(arrays)))
     return replace(
         part,  # type: ignore[type-var]
         state={"element": part.state["element"]},
@@ -183,7 +203,8 @@ class Fragment(Part):
         kept: Their numbers in the input, from 1.
         centre: Their centroid in Å, (3,).
         sizes: Bounds of the number of modelled atoms of what comes of it.
-        hint: See :class:`gendiff.modality.Part`.
+        counts: See :class:`gendiff.modality.Part`.
+        hint: See there.
         formula: What molecules should have that come of its heavy atoms, with hydrogens; "" if nothing is to be said.
     """
 
@@ -193,6 +214,7 @@ class Fragment(Part):
     kept: tuple[int, ...]
     centre: NDArray[np.float64]
     sizes: tuple[int | None, int | None] = (None, None)
+    counts: Mapping[int, int] | None = None
     hint: str = ""
     formula: str = ""
 
@@ -296,7 +318,7 @@ class Fragment(Part):
             for name, value in facts.items():
                 mol.SetProp(name, str(value))
             if self.formula:
-                mol.SetProp("isomer", "true" if rdMolDescriptors.CalcMolFormula(mol) == self.formula else "false")
+                mol.SetProp("isomer", "true" if _formula(mol) == self.formula else "false")
             if stayed:
                 mol.SetProp("kept", _ranges(range(1, stayed + 1)))
                 mol.SetProp("kept_of_input", _ranges(self.kept))
@@ -343,6 +365,11 @@ def _as_one(arrays: MoleculeArrays) -> MoleculeArrays:
         num_bonds=np.array([len(arrays.bonds)]),
         bonds=np.column_stack([arrays.bond_ends, arrays.bonds[:, 2]]),
     )
+
+
+def _formula(mol: Chem.Mol) -> str:
+    """The formula with implicit hydrogens, without its charge."""
+    return re.sub(r"[+-]\d*$", "", rdMolDescriptors.CalcMolFormula(mol))
 
 
 def _axes(x: NDArray[Any]) -> NDArray[np.float64]:

@@ -5,9 +5,11 @@ References: | Hill, On a system of indexing chemical literature (1900) | https:/
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from gendiff.process import GivenProcess
 from gendiff.schedule import Schedule
 from gendiff.space import Euclidean
 
+SYMBOLS = {number: Chem.GetPeriodicTable().GetElementSymbol(number) for number in range(1, 119)}
+NUMBERS = {symbol: number for number, symbol in SYMBOLS.items()}
+
 ATOMS = re.compile(r"([A-Z][a-z]?)(\d{0,3})", re.ASCII)
 
 
@@ -28,8 +33,7 @@ def write_formula(counts: Mapping[int, int]) -> str:
     Arguments:
         counts: How many atoms there are of each atomic number.
     """
-    table = Chem.GetPeriodicTable()
-    named = {table.GetElementSymbol(number): count for number, count in counts.items() if count}
+    named = {SYMBOLS[number]: count for number, count in counts.items() if count}
     first = [symbol for symbol in ("C", "H") if symbol in named] if "C" in named else []
     order = first + sorted(named.keys() - {*first})
     return "".join(f"{symbol}{named[symbol] if named[symbol] > 1 else ''}" for symbol in order)
@@ -41,13 +45,11 @@ def read_formula(text: str) -> Counter[int]:
     Raises:
         ValueError: for a text that is none.
     """
-    table, counts = Chem.GetPeriodicTable(), Counter[int]()
-    known = {table.GetElementSymbol(number): number for number in range(1, 119)}
-    parts = ATOMS.findall(text)
-    if not text or "".join(map("".join, parts)) != text or any(symbol not in known for symbol, _ in parts):
+    counts, parts = Counter[int](), ATOMS.findall(text)
+    if not text or "".join(map("".join, parts)) != text or any(symbol not in NUMBERS for symbol, _ in parts):
         raise ValueError(f"{text!r} is no formula, as C7H10O2 is")
     for symbol, count in parts:
-        counts[known[symbol]] += int(count or 1)
+        counts[NUMBERS[symbol]] += int(count or 1)
     return +counts
 
 
@@ -61,6 +63,16 @@ def tally(arrays: MoleculeArrays) -> Counter[str]:
     return Counter(dict(zip(texts, often.tolist(), strict=True)))
 
 
+def sizes_around(formulas: Mapping[str, int], kept: Mapping[int, int]) -> dict[int, int]:
+    """Return how many molecules of each size have a formula that contains `kept` atoms, given by atomic number."""
+    found = Counter[int]()
+    for text, count in formulas.items():
+        formula = read_formula(text)
+        if all(formula[number] >= least for number, least in kept.items()):
+            found[formula.total()] += count
+    return dict(sorted(found.items()))
+
+
 class Composition(GivenProcess):
     r"""Elements that are told from the start: those of a formula c of the training molecules with as many atoms.
 
@@ -69,67 +81,94 @@ class Composition(GivenProcess):
         p(x | N) = p(c | N) \prod_k c_k! \,/\, N!
 
     with every order of the atoms alike likely. Networks do not see the order; what is drawn has the heavier elements
-    first. Where some elements are known, the formula is one that contains them or, if there is none of N atoms, one
-    that lacks fewest of them, and loses its lightest atoms for those.
+    first. Where some elements are known, the formula is one of those that contain them.
 
     Arguments:
         schedule: Says nothing here.
         space: Where elements live, one feature each.
         elements: Their atomic numbers, ascending.
-        formulas: How often each formula occurs.
+        formulas: How often each formula occurs, by formula or as pairs.
 
     Raises:
-        ValueError: for a formula that is none, has other elements, or does not occur; or if there is none.
+        ValueError: for a formula that is none, has other elements, or does not occur; if there is none; at a draw, if
+            no formula has as many atoms, or contains what is known.
     """
 
-    def __init__(self, schedule: Schedule, space: Euclidean, elements: Sequence[int], formulas: Mapping[str, int]):
+    def __init__(
+        self,
+        schedule: Schedule,
+        space: Euclidean,
+        elements: Sequence[int],
+        formulas: Mapping[str, int] | Sequence[tuple[str, int]],
+    ):
         super().__init__(schedule, space)
-        self.elements, self.formulas = [int(number) for number in elements], dict(formulas)
-        if not formulas or space.features != len(self.elements):
+        self.elements, often = [int(number) for number in elements], dict(formulas)
+        # Pairs, as a table in a configuration is replaced whole when a model is adapted, and a mapping added to.
+        self.formulas: list[list[Any]] = [[text, int(count)] for text, count in often.items()]
+        if not often or space.features != len(self.elements):
             raise ValueError("elements that are given want formulas, and a space of one feature an element")
-        read = {text: read_formula(text) for text in self.formulas}
-        for text, counts in read.items():
-            if not {*counts} <= {*self.elements} or self.formulas[text] < 1:
-                raise ValueError(f"formula {text} occurs {self.formulas[text]} times, or has elements that are unknown")
-        table = torch.tensor([[row[number] for number in self.elements] for row in read.values()])
-        self.register_buffer("_counts", table, persistent=False)
-        often = torch.tensor(list(self.formulas.values()), dtype=torch.float64)
-        self.register_buffer("_often", often, persistent=False)
+        read = [read_formula(text) for text in often]
+        for (text, count), formula in zip(self.formulas, read, strict=True):
+            if not {*formula} <= {*self.elements} or count < 1:
+                raise ValueError(f"formula {text} occurs {count} times, or has elements that are unknown")
+        rows = sorted(zip(read, often.values(), strict=True), key=lambda row: row[0].total())
+        counts = torch.tensor([[formula[number] for number in self.elements] for formula, _ in rows])
+        below = torch.tensor([0, *itertools.accumulate(count for _, count in rows)])
+        for name, table in {"_counts": counts, "_size": counts.sum(1), "_below": below}.items():
+            self.register_buffer(name, table, persistent=False)
 
-    def _law(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the counts of all formulas, (F, K), and their unscaled law for each of some sizes, (B, F)."""
-        counts = self.get_buffer("_counts").to(sizes.device)
-        return counts, self.get_buffer("_often").to(sizes.device) * (counts.sum(1) == sizes[:, None])
+    def _tables(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the counts of all formulas by size, (F, K), their sizes, (F,), and how many molecules come before."""
+        return tuple(self.get_buffer(name).to(like.device) for name in ("_counts", "_size", "_below"))  # type: ignore[return-value]
 
     def prior(self, noise: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: D102
-        return self.prior_given(
-            noise, mask, torch.zeros_like(noise), noise.new_zeros(noise.shape[:2], dtype=torch.bool)
-        )
+        real = noise.new_ones(noise.shape[:2], dtype=torch.bool) if mask is None else mask
+        counts, size, below = self._tables(noise)
+        sizes = real.sum(1)
+        first, last = (below[torch.searchsorted(size, sizes, right=side)] for side in (False, True))
+        if (first == last).any():
+            raise ValueError("no formula of the training molecules has so many atoms")
+        chosen = first + (_share(noise) * (last - first)).long()
+        return self._filled(counts[torch.searchsorted(below, chosen, right=True) - 1], real).to(noise)
 
     def prior_given(self, noise: Tensor, mask: Tensor | None, known: Tensor, keep: Tensor) -> Tensor:  # noqa: D102
-        keep = keep.reshape(noise.shape[:2])
-        real = torch.ones_like(keep) if mask is None else mask
-        sizes, kept = real.sum(1), self.space.project(known * keep[..., None], mask)
-        counts, law = self._law(sizes)
+        real = noise.new_ones(noise.shape[:2], dtype=torch.bool) if mask is None else mask
+        keep = keep.reshape(real.shape) & real
+        kept, free = known * keep[..., None], real & ~keep
+        if not free.any():
+            return kept
+        counts, size, below = self._tables(noise)
         there = kept.sum(1).long()
-        lacking = (there[:, None] - counts).clamp(min=0).sum(2)
-        possible = torch.where(law > 0, lacking, lacking.max() + 1)
-        total = (law * (possible == possible.amin(1, keepdim=True))).cumsum(1)
-        u = noise[:, 0, 0].double().neg().exp().neg().exp().clamp(max=1 - 1e-12)  # the share below a Gumbel number
-        chosen = (total <= u[:, None] * total[:, -1:]).sum(1).clamp(max=len(counts) - 1)
-        rest = (counts[chosen] - there).clamp(min=0).flip(1).cumsum(1)  # heavier elements first
-        place = (real & ~keep).cumsum(1) - 1
-        heavier = (place[..., None] >= rest[:, None]).sum(2).clamp(max=len(self.elements) - 1)
-        drawn = torch.nn.functional.one_hot(len(self.elements) - 1 - heavier, len(self.elements)).to(noise)
-        return self.space.project(torch.where(keep[..., None], kept, drawn), mask)
+        fits = size == real.sum(1, keepdim=True)
+        for k in range(len(self.elements)):  # (B, F) at a time
+            fits &= counts[:, k] >= there[:, k, None]
+        total = (fits * below.diff()).cumsum(1)
+        if not total[:, -1].all():
+            raise ValueError("no formula of the training molecules has so many atoms and contains those that are known")
+        chosen = (_share(noise) * total[:, -1]).long()
+        rest = counts[torch.searchsorted(total, chosen[:, None], right=True)[:, 0]] - there
+        return torch.where(keep[..., None], kept, self._filled(rest, free).to(kept))
+
+    def _filled(self, counts: Tensor, free: Tensor) -> Tensor:
+        """Return one-hot elements at the free nodes, (B, N): so many of each, (B, K), the heavier ones first."""
+        place = free.cumsum(1)[..., None]
+        lighter = (place > counts.flip(1).cumsum(1)[:, None]).sum(2).clamp(max=len(self.elements) - 1)
+        return torch.nn.functional.one_hot(len(self.elements) - 1 - lighter, len(self.elements)) * free[..., None]
 
     def prior_kl(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return -log p(x_0 | N) in nats, shape (B,); infinite for a formula that does not occur."""
-        x = self.space.project(x_0, mask)
-        there = x.sum(1).round().long()
+        counts, size, below = self._tables(x_0)
+        there = self.space.project(x_0, mask).sum(1).round().long()
         sizes = there.sum(1)
-        counts, law = self._law(sizes)
-        same = (counts == there[:, None]).all(2)
-        share = (law * same).sum(1) / law.sum(1).clamp(min=1)
+        same = (fits := size == sizes[:, None]).clone()
+        for k in range(len(self.elements)):
+            same &= counts[:, k] == there[:, k, None]
+        often = below.diff()
+        share = (same * often).sum(1) / (fits * often).sum(1).clamp(min=1)
         orders = torch.lgamma(sizes + 1.0) - torch.lgamma(there + 1.0).sum(1)
         return (orders - share.log()).to(x_0)
+
+
+def _share(noise: Tensor) -> Tensor:
+    """Return a uniform number below 1 of each sample, (B,): the probability below its first Gumbel number."""
+    return noise[:, 0, 0].double().neg().exp().neg().exp().clamp(max=1 - 1e-12)

@@ -221,10 +221,15 @@ class Molecules(Modality):
 
         Raises:
             UserError: if explicit hydrogens are asked for and missing, nothing but hydrogen is there, a condition is no
-                column or says nothing, or parts of the recipe do not go together.
+                column or says nothing, or parts of the recipe do not go together, or with conditions.
         """
         if reason := Recipe(target, atom_types, coupling, self_condition, times).unfit():
             raise UserError(reason)
+        if atom_types == "given" and conditions:
+            raise UserError(
+                "--atom-types given draws the formula before anything is asked for, and properties hang on it; leave"
+                " --condition out, or learn the elements"
+            )
         has_hydrogens = any((part.atomic_numbers == 1).any() for part in records.chunks())
         if hydrogens == "auto":
             hydrogens = "explicit" if has_hydrogens and not (records.num_bonds > 0).any() else "implicit"

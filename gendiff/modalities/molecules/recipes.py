@@ -139,6 +139,11 @@ class Recipe:
         ):
             if word not in known:
                 return f"{option} must be one of {', '.join(known)}, got {word!r}"
+        if self.coupling != "none" and self.atom_types == "given":
+            return (
+                f"--coupling {self.coupling} gives atoms noise by their places, and --atom-types given tells them apart"
+                " before there are any; leave one of them out"
+            )
         if self.coupling != "none" and self.target == "noise":
             return (
                 f"--coupling {self.coupling} wants straight paths, and --target noise has none; leave one of them out"

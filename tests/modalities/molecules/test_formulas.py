@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rdkit import Chem
+from rdkit.Chem import AllChem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 import examples
@@ -19,8 +20,9 @@ from gendiff.config import build, describe
 from gendiff.denoise import AnalyticDenoiser, Denoiser
 from gendiff.distill import Distill
 from gendiff.files import UserError
+from gendiff.guide import Autoguidance, Gradient
 from gendiff.likelihood import variational_bound
-from gendiff.modalities.molecules.formulas import Composition, read_formula, tally, write_formula
+from gendiff.modalities.molecules.formulas import Composition, read_formula, sizes_around, tally, write_formula
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.model import Model, load
@@ -142,18 +144,32 @@ def test_what_is_known_stays_and_the_formula_contains_it():
     assert torch.equal(both["position"], joint.prior(noise, mask)["position"])
 
 
-def test_without_a_formula_that_contains_it_the_nearest_loses_its_lightest_atoms():
-    """Two nitrogens: no formula of five atoms has one, so each lacks two, and two of its lightest atoms go."""
+def test_what_no_formula_contains_is_refused_unless_all_is_known():
+    mask = torch.ones(1, 5, dtype=torch.bool)
     known, keep = one_hot(7, 7, 1, 1, 1)[None], torch.tensor([[True, True, False, False, False]])
-    x = composition().prior_given(noise_of([0.1], 5), torch.ones(1, 5, dtype=torch.bool), known, keep)
-    assert x[0].argmax(-1).tolist() in ([2, 2, 1, 0, 0], [2, 2, 3, 1, 1], [2, 2, 3, 3, 1])
-    every = composition().prior_given(
-        noise_of([0.1], 5), torch.ones(1, 5, dtype=torch.bool), known, keep.new_ones(1, 5)
-    )
-    assert torch.equal(every, known[:1])
-    strange = one_hot(7, 7, 7, 7, 7, 7, 7)[None]  # seven atoms: no formula has as many
+    with pytest.raises(ValueError, match=r"no formula .* contains those that are known"):
+        composition().prior_given(noise_of([0.1], 5), mask, known, keep)
+    with pytest.raises(ValueError, match="no formula of the training molecules has so many atoms"):
+        composition().prior(noise_of([0.1], 6), torch.ones(1, 6, dtype=torch.bool))
+    strange = one_hot(7, 7, 7, 7, 7, 7, 7)[None]
     seven = torch.ones(1, 7, dtype=torch.bool)
     assert torch.equal(composition().prior_given(noise_of([0.1], 7), seven, strange, seven), strange)
+
+
+def test_sizes_around_what_stays():
+    assert sizes_around(FORMULAS, {8: 1}) == {3: 6, 5: 6}
+    assert sizes_around(FORMULAS, {8: 1, 6: 2}) == {5: 4}
+    assert sizes_around(FORMULAS, {9: 1}) == {}
+
+
+def test_laws_of_large_tables_are_exact_in_any_precision():
+    """Counts are whole numbers, which no cast of the denoiser touches."""
+    law = Composition(Flow(), Euclidean(2), [1, 6], {"CH2": 70_000, "C2H": 30_000, "C3": 3}).half()
+    u = torch.tensor([0.0, 0.6999, 0.7001, 0.9999, 0.99999])
+    z = torch.zeros(5, 3, 2, dtype=torch.float64)
+    z[:, 0, 0] = gumbel(u)
+    x = law.prior(z, torch.ones(5, 3, dtype=torch.bool))
+    assert x[..., 1].sum(1).tolist() == [1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -256,11 +272,39 @@ def test_there_is_nothing_to_learn_of_it():
         total, parts = loss(denoiser, batch.state, batch.mask, None, Random(0, 8))
         assert set(parts) <= {"position", "element"}
         if isinstance(loss, Objective):
-            assert set(parts) == {"position"}
+            assert not parts["element"].any()
         assert torch.isfinite(total).all()
     estimate = denoiser(batch.state, torch.full((8,), 0.4), batch.mask)
     assert torch.equal(estimate.data["element"], batch.state["element"])
     assert not estimate.logits
+
+
+@pytest.mark.parametrize("network", ["egnn", "transformer", "steerable"])
+def test_every_weight_has_a_gradient_as_several_processes_want(network):
+    adapter = Molecules.fit(examples.arrays(), hydrogens="explicit", atom_types="given")
+    batch = adapter.encode(examples.arrays()).batch(torch.arange(8))
+    denoiser = adapter.denoiser("tiny", network)
+    loss, _ = adapter.objective()(denoiser, batch.state, batch.mask, None, Random(0, 8))
+    loss.sum().backward()
+    assert [name for name, weight in denoiser.named_parameters() if weight.grad is None] == []
+
+
+def test_guidance_leaves_it_however_strong():
+    """Of the number of carbons, which it would flip, and of places."""
+    process, exact = given_law()
+    mask, random = torch.ones(20, 3, dtype=torch.bool), Random(3, 20)
+    start = {name: x.double() for name, x in process.prior(process.noise(mask, random), mask).items()}
+
+    def log_prob(x, t, mask):
+        return x["element"][..., 1].sum(1) + x["x"].sum((1, 2))
+
+    for guided in (
+        Gradient(exact, log_prob, 1e3, at="data"),
+        Gradient(exact, log_prob, 1e3, at="x_t"),
+        Autoguidance(exact, exact, 3.0),
+    ):
+        x = DDIM(4)(guided, start, mask, random=random)
+        assert torch.equal(x["element"], start["element"])
 
 
 def test_rows_and_processes_belong_together():
@@ -282,7 +326,8 @@ def test_a_student_learns_positions_alone():
     z = {name: value.double() for name, value in z.items()}
     t = torch.full((6,), 0.25).double()  # its last step
     target = loss.target(z, t, mask)
-    assert set(target) == set(loss.errors(exact, {}, z, {}, t, mask, None, Random(0, 6))) == {"x"}
+    assert set(target) == {"x"}
+    assert not loss.errors(exact, {}, z, {}, t, mask, None, Random(0, 6))["element"].any()
     alone = JointProcess({"x": process["x"]})
     for row, carbon in enumerate(z["element"][..., 1]):
         known = AnalyticDenoiser(alone, [1.0], {"x": (places(carbon)[None, :, None], 0.1)})
@@ -338,17 +383,74 @@ def test_a_sample_depends_on_its_number_alone():
         assert [Chem.MolToMolBlock(mol) for mol in model.sample(9, seed=2, batch_size=size)] == whole
 
 
-def test_an_adapted_model_knows_the_new_formulas(tmp_path):
-    parent = tmp_path / "parent"
-    few = examples.write(tmp_path / "few.sdf", 2)  # C, O and N
-    words = "--steps 2 --previews 0 --batch-size 2".split()
-    assert main(["train", "molecules", str(few), "--out", str(parent), *words, "--atom-types", "given"]) == 0
-    more = examples.write(tmp_path / "more.sdf")
-    assert main(["train", "molecules", str(more), "--out", str(tmp_path / "child"), "--from", str(parent), *words]) == 0
-    child = load(tmp_path / "child").modality
-    assert child.atom_types == "given"
-    assert child.formulas == tally(examples.arrays().remove_hydrogens())
-    assert 9 in child.elements
+def test_an_adapted_model_draws_the_new_formulas_alone(tmp_path):
+    """None of the parent's, which had other molecules, and other elements."""
+    words = "--steps 2 --previews 0 --batch-size 2 --hydrogens explicit".split()
+    for name, smiles in (("old", ("CO", "CN", "OO")), ("new", ("CF", "CCO", "NC=O"))):
+        text = "".join(Chem.MolToMolBlock(named(each)) + "$$$$\n" for each in smiles)
+        (tmp_path / f"{name}.sdf").write_text(text)
+    given = [
+        "train",
+        "molecules",
+        str(tmp_path / "old.sdf"),
+        "--out",
+        str(tmp_path / "parent"),
+        "--atom-types",
+        "given",
+    ]
+    assert main([*given, *words]) == 0
+    going = ["train", "molecules", str(tmp_path / "new.sdf"), "--from", str(tmp_path / "parent")]
+    assert main([*going, "--out", str(tmp_path / "child"), *words]) == 0
+    child = load(tmp_path / "child")
+    assert child.modality.atom_types == "given"
+    assert child.modality.formulas == {"CH3F": 1, "C2H6O": 1, "CH3NO": 1}
+    assert dict(child.denoiser.process["element"].formulas) == child.modality.formulas
+    assert child.modality.elements == child.denoiser.process["element"].elements == [1, 6, 7, 8, 9]
+    assert {CalcMolFormula(mol) for mol in child.sample(20, steps=2)} == set(child.modality.formulas)
+    assert torch.isfinite(child.log_prob(MoleculeArrays.from_mols([named("CF")]), steps=2)["log_prob"]).all()
+
+
+@pytest.mark.parametrize("coupling", ["permute", "align"])
+def test_noise_is_not_moved_between_atoms_that_differ(coupling):
+    with pytest.raises(UserError, match=f"--coupling {coupling} gives atoms noise by their places"):
+        Molecules.fit(examples.arrays(), atom_types="given", coupling=coupling)
+
+
+def test_nothing_can_be_asked_of_a_formula_that_is_drawn_first(tmp_path, capsys):
+    words = [
+        "train",
+        "molecules",
+        str(examples.write(tmp_path / "a.sdf")),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+    ]
+    assert main([*words, "--condition", "MW", "--atom-types", "given"]) == 1
+    assert "draws the formula before anything is asked for" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_formulas_never_seen_are_never_drawn_and_the_command_says_so(tmp_path, capsys):
+    model_of("explicit", "given").save(tmp_path / "model")
+    unseen = Chem.AddHs(Chem.MolFromSmiles("OC#N"))
+    AllChem.EmbedMolecule(unseen, randomSeed=1)
+    known = named("CO")
+    (tmp_path / "two.sdf").write_text("".join(Chem.MolToMolBlock(mol) + "$$$$\n" for mol in (unseen, known)))
+    words = [
+        "logprob",
+        str(tmp_path / "model"),
+        str(tmp_path / "two.sdf"),
+        "-o",
+        str(tmp_path / "p.csv"),
+        "--steps",
+        "3",
+    ]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "1 that the model never draws (molecules of formulas that it never saw): log p is -inf" in said
+    assert "of a size" not in said
+    assert "over 1 records" in said
 
 
 # Edits
@@ -378,8 +480,6 @@ def test_isomers_of_several_molecules_and_of_formulas_never_seen():
     made = model.edit(given, "isomers", steps=4).records
     assert [CalcMolFormula(mol) for mol in made] == [CalcMolFormula(mol) for mol in given]
     unseen = Chem.AddHs(Chem.MolFromSmiles("OC#N"))
-    from rdkit.Chem import AllChem
-
     AllChem.EmbedMolecule(unseen, randomSeed=1)
     assert "CHNO" not in model.modality.formulas
     assert {CalcMolFormula(mol) for mol in model.edit([unseen], "isomers", 3, steps=4).records} == {"CHNO"}
@@ -453,6 +553,49 @@ def test_what_grows_has_a_formula_of_the_examples_around_what_stays(hydrogens):
         assert [mol.GetAtomWithIdx(i).GetSymbol() for i in (0, 1)] == ["C", "O"]
         counts = Counter(a.GetAtomicNum() for a in mol.GetAtoms() if hydrogens == "explicit" or a.GetAtomicNum() > 1)
         assert write_formula(counts) in model.modality.formulas
+
+
+def test_sizes_of_what_grows_are_those_of_formulas_that_contain_what_stays(tmp_path, capsys):
+    """With a fluorine that stays there are only C2H5F and CH2F2 and larger: as often as they occur."""
+    model = model_of("explicit", "given")
+    part = model.modality.parts([named("CF")], "grow", [2])[0]
+    wanted = sizes_around(model.modality.formulas, {9: 1})
+    assert part.counts == wanted
+    assert set(wanted) < set(model.modality.sizes)
+    for mol in model.edit([named("CF")], "grow", 12, keep=[2], steps=2, resamples=1).records:
+        assert CalcMolFormula(mol) in model.modality.formulas
+        assert mol.GetAtomWithIdx(0).GetSymbol() == "F"
+    model.save(tmp_path / "model")
+    odd = Chem.AddHs(Chem.MolFromSmiles("FN(F)O"))
+    AllChem.EmbedMolecule(odd, randomSeed=1)
+    (tmp_path / "odd.sdf").write_text(Chem.MolToMolBlock(odd))
+    words = [
+        "edit",
+        str(tmp_path / "model"),
+        str(tmp_path / "odd.sdf"),
+        "--keep",
+        "1-3",
+        "-o",
+        str(tmp_path / "out.sdf"),
+    ]
+    assert main(words) == 1
+    assert "none contains F2N and more; keep fewer atoms" in capsys.readouterr().err
+
+
+def test_the_charge_of_an_input_is_no_part_of_its_formula():
+    adapter = Molecules.fit(examples.arrays(), hydrogens="implicit", atom_types="given")
+    adapter.charges = [0, 1]
+    ion = Chem.AddHs(Chem.MolFromSmiles("C[NH3+]"))
+    AllChem.EmbedMolecule(ion, randomSeed=1)
+    bonded = MoleculeArrays.from_mols([ion])
+    bare = MoleculeArrays(bonded.num_atoms, bonded.atomic_numbers, bonded.positions, bonded.charges)
+    for arrays in (bonded, bare):
+        part = adapter.parts(arrays, "isomers")[0]
+        part.place([Chem.Mol(ion)])
+        other = Chem.Mol(named("CN"))
+        for mol, wanted in ((Chem.Mol(ion), "true"), (other, "false")):
+            part.place([mol])
+            assert mol.GetProp("isomer") == wanted
 
 
 def test_variations_keep_their_elements():
