@@ -184,7 +184,10 @@ RECIPES["molecules-qm9"] = replace(
     RECIPES["molecules-qm9-heavy"],
     title="Small organic molecules of up to 9 heavy atoms (C, N, O) with all their hydrogens",
     training={
-        "steps": 7000, "preset": "small", "network": "transformer", "compile": True,
+        "steps": 7000,
+        "preset": "small",
+        "network": "transformer",
+        "compile": True,
         "fitting": {"hydrogens": "explicit", "atom_types": "given"},
     },
     temperature=0.7,
