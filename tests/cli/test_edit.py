@@ -73,8 +73,16 @@ def test_tasks_and_formats(gendiff, fragment, tmp_path):
         (("--keep", "1-99999999999"), 2, "is no list"),
         (("--keep", ","), 1, "--keep names no atom"),
         (("--keep", "2,99"), 1, "--keep names atom 99, and the input has atoms 1 to 6"),
-        (("--task", "shrink"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'shrink'"),
-        (("--task", "trace"), 1, "--task must be one of grow, link, vary, interpolate for molecules, got 'trace'"),
+        (
+            ("--task", "shrink"),
+            1,
+            "--task must be one of grow, link, vary, isomers, interpolate for molecules, got 'shrink'",
+        ),
+        (
+            ("--task", "trace"),
+            1,
+            "--task must be one of grow, link, vary, isomers, interpolate for molecules, got 'trace'",
+        ),
         (("--side", "3"), 1, "--side is for data that come in any unit; molecules come in Å"),
         (("--class", "cat"), 1, "molecules have no classes to ask for"),
         (("--task", "vary", "--strength", "1.5"), 1, "--strength must lie in [0, 1]"),
@@ -107,7 +115,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(gendiff, fragment, tmp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--task", "shrink"), "--task must be one of grow, link, vary, interpolate"),
+        (("--task", "shrink"), "--task must be one of grow, link, vary, isomers, interpolate"),
         (("--task", "vary", "--keep", "1"), "--keep belongs to grow and link; vary may change every element"),
         (("--task", "vary", "--size", "3"), "--size belongs to grow and link"),
         (("--task", "vary", "--strength", "1.5"), "--strength must lie in [0, 1]"),
