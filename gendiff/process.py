@@ -90,9 +90,15 @@ class Process(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define prior")
 
     def prior_given(self, noise: Tensor, mask: Tensor | None, known: Tensor, keep: Tensor) -> Tensor:
-        """Return the same where the data of the entries `keep`, as selects them, are `known`; others may depend on it.
+        """Return a state of the law at t = 1 of samples of which some entries are known.
 
-        By default nothing does: noise knows nothing of the data.
+        By default that is :meth:`prior`: noise knows nothing of the data.
+
+        Arguments:
+            noise: As :meth:`prior`.
+            mask: (B, N) or None.
+            known: Clean data, shaped like the field.
+            keep: Which entries of it are known, bool, broadcastable to the field; (B, N) of nodes will do.
         """
         return self.prior(noise, mask)
 
@@ -421,7 +427,7 @@ class JointProcess(nn.Module):
         return {name: process.prior(noise[name], mask) for name, process in self.items()}
 
     def prior_given(self, noise: State, mask: Tensor | None, known: State, keep: State) -> State:
-        """Return the same where entries `keep` of the data are `known`, both by field, see :class:`Process`."""
+        """Return the same of samples of which some fields have known entries; see :meth:`Process.prior_given`."""
         return {
             name: process.prior_given(noise[name], mask, known[name], keep[name])
             if name in known
