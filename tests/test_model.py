@@ -524,6 +524,8 @@ def first(tensors):
     return next(iter(tensors))
 
 
+SKIP = {"class": "gendiff.guide.skip.Skip", "scale": 1.5}
+
 DAMAGES = {
     "no folder": (lambda folder: shutil.rmtree(folder), "no such model"),
     "empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "has no config.json"),
@@ -566,6 +568,11 @@ DAMAGES = {
     "sampler of no steps": (part("sampler", {"class": "gendiff.sample.ddim.DDIM", "steps": 0}), "DDIM cannot be built"),
     "guidance is a word": (part("guidance", "strong"), "guidance is not a number"),
     "guidance is endless": (part("guidance", 1e999), "guidance is not a number"),
+    "skip is a number": (part("skip", 2), "has no skip"),
+    "skip of no blocks": (part("skip", SKIP | {"blocks": []}), "Skip cannot be built"),
+    "skip of blocks that are not there": (part("skip", SKIP | {"blocks": [99]}), "its skip guidance: the network has"),
+    "skip of words": (part("skip", SKIP | {"blocks": ["a"]}), "Skip cannot be built"),
+    "skip is a sampler": (part("skip", {"class": "gendiff.sample.ddim.DDIM"}), "its skip guidance: is of another kind"),
     "denoiser is a class": (part("denoiser", {"class": "gendiff.denoise.Denoiser"}), "Denoiser cannot be built"),
 }
 

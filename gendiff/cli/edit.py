@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from gendiff.cli.parsing import UsageError, add_size, bounds, parse, parser, say, step_bar, wants_help, wishes, words
+from gendiff.cli.parsing import (
+    UsageError,
+    add_guidance,
+    add_size,
+    bounds,
+    parse,
+    parser,
+    say,
+    step_bar,
+    wants_help,
+    wishes,
+    words,
+)
 from gendiff.cli.sample import check_output, classes_of, pick_device, protect, read_sidecar, sidecar_of, write_samples
 from gendiff.files import UserError, ending, write_json
 from gendiff.wording import some
@@ -128,12 +140,7 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     p.add_argument(
         "--condition", type=str | None, default=None, help="properties to ask for, of a model trained with them: logP=2"
     )
-    p.add_argument(
-        "--guidance",
-        type=float | None,
-        default=None,
-        help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
-    )
+    add_guidance(p)
     p.add_argument(
         "--only", type=str | None, default=None, help="draw until there are enough that are valid, or valid,connected"
     )
@@ -176,8 +183,10 @@ def main(argv: Sequence[str]) -> int:
     from gendiff.model.digest import digest
     from gendiff.model.edit import NUMBER
     from gendiff.model.tasks import check, chosen, find_task, sampler_of, walks
+    from gendiff.model.weaker import skip_of
 
     model = load(args.model, device=pick_device(args.device))
+    model.skip = skip_of(model, args.skip, args.skip_scale)
     task, todo = find_task(model.modality, args.task)
     number = args.number
     if number is None and ending(output) in model.modality.single and todo.kind != "path":

@@ -110,6 +110,26 @@ def add_size(command: ArgumentParser, help: str) -> None:
     command.add_argument("--size", "--atoms", "--points", type=str | None, default=None, help=help)
 
 
+def add_guidance(command: ArgumentParser) -> None:
+    """Add the options of the guidance that a model gives itself."""
+    command.add_argument(
+        "--guidance",
+        type=float | None,
+        default=None,
+        help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
+    )
+    command.add_argument(
+        "--skip",
+        type=str | None,
+        default=None,
+        help="lead samples away from what the network says without these blocks: 2, or 2,3, counting from 0; none for"
+        " the network as it is (default: as the model says, mostly none)",
+    )
+    command.add_argument(
+        "--skip-scale", type=float | None, default=None, help="how strongly: 1 is the network as it is (default: 1.5)"
+    )
+
+
 def bounds(text: str | None) -> tuple[int | None, int | None]:
     """Return (low, high) from "12-20", "12-", "-20" or "12".
 

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from gendiff.cli.parsing import (
     UsageError,
+    add_guidance,
     add_size,
     add_trainer,
     asked_of_trainer,
@@ -109,12 +110,7 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         help="classes to ask for, in turn, of a model that knows some: cat or cat,dog (default: as often as in the "
         "training data)",
     )
-    p.add_argument(
-        "--guidance",
-        type=float | None,
-        default=None,
-        help="how strongly to ask: 1 is the network as it is, 2 or 3 is more (default: as the model says, mostly 1)",
-    )
+    add_guidance(p)
     p.add_argument(
         "--classifier",
         type=str | None,
@@ -181,8 +177,10 @@ def main(argv: Sequence[str]) -> int:
     from gendiff.denoise import compiled
     from gendiff.model import load
     from gendiff.model.model import prior_scale
+    from gendiff.model.weaker import skip_of
 
     model = load(args.model, device=pick_device(args.device))
+    model.skip = skip_of(model, args.skip, args.skip_scale)
     sampler = model.tuned(args.steps, args.temperature, args.sampler)
     guide, guiding = _guides(args, model, led)
     output = Path(args.output)
@@ -348,6 +346,8 @@ def _shards(args: Namespace, trainer: dict[str, Any]) -> int:
         reading={} if reference else run_reading(args.model),
         condition=condition,
         guidance=args.guidance,
+        skip=args.skip,
+        skip_scale=args.skip_scale,
         batch_size=args.batch_size,
         compile=args.compile,
         shard_size=args.shard_size,

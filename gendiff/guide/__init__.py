@@ -8,6 +8,7 @@ from gendiff.guide.ilvr import ILVR
 from gendiff.guide.log_prob import classifier, reconstruction, regressor, similarity
 from gendiff.guide.replacement import Replacement
 from gendiff.guide.sdedit import sdedit
+from gendiff.guide.skip import Skip
 from gendiff.guide.threshold import Threshold
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Gradient",
     "Guidance",
     "Replacement",
+    "Skip",
     "Threshold",
     "classifier",
     "reconstruction",

@@ -195,7 +195,7 @@ class Wish:
         names = () if todo.kind == "path" else parts[0].condition
         own = {name: torch.cat([part.condition[name] for part in parts]) for name in names}
         asked = {**own, **model.modality.condition(condition or {})}
-        return cls(guided(model, guidance, asked), asked)
+        return cls(guided(model, guidance, asked, skip=todo.kind != "path"), asked)
 
     def __call__(self, indices: Tensor) -> State | None:
         """Return what the network is told of samples of these numbers, (M, ...) each; None if nothing."""

@@ -20,6 +20,7 @@ from gendiff import __version__
 from gendiff.config import build, describe
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, check_file, json_text, new_folder, read_json
+from gendiff.guide import Skip
 from gendiff.modality import Modality
 from gendiff.sample import Sampler
 
@@ -72,6 +73,7 @@ def config(model: Model) -> dict[str, Any]:
         "denoiser": describe(model.denoiser),
         "sampler": describe(model.sampler),
         "guidance": model.guidance,
+        **({} if model.skip is None else {"skip": describe(model.skip)}),
         "info": model.info,
     }
 
@@ -110,7 +112,7 @@ def card(model: Model) -> str:
     return "\n".join(lines)
 
 
-def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any], float]:
+def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any], float, Skip | None]:
     """Return the parts of a model from a model folder, a run folder, or of a shipped model. Never executes code.
 
     Arguments:
@@ -160,7 +162,15 @@ def read(source: str | Path) -> tuple[Modality, Denoiser, Sampler, dict[str, Any
     guidance = config.get("guidance", 1.0)
     if not isinstance(guidance, int | float) or not math.isfinite(guidance):
         raise UserError(f"{where}: its guidance is not a number")
-    return modality, denoiser.eval(), sampler, info if isinstance(info, dict) else {}, float(guidance)
+    skip = None if config.get("skip") is None else build(_part(config, "skip", where), where)
+    try:
+        if not (skip is None or isinstance(skip, Skip)):
+            raise ValueError("is of another kind")
+        if skip is not None:
+            skip(denoiser)
+    except ValueError as error:
+        raise UserError(f"{where}: its skip guidance: {error}") from None
+    return modality, denoiser.eval(), sampler, info if isinstance(info, dict) else {}, float(guidance), skip
 
 
 def _part(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:

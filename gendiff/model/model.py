@@ -14,7 +14,7 @@ from gendiff.config import build, describe
 from gendiff.data import Batch, Grids, Ragged
 from gendiff.denoise import AnyDenoiser, Denoiser
 from gendiff.files import UserError
-from gendiff.guide import ClassifierFree
+from gendiff.guide import ClassifierFree, Skip
 from gendiff.likelihood import log_density, variational_bound
 from gendiff.modality import Modality
 from gendiff.model.batches import affordable, cut_batches
@@ -37,6 +37,7 @@ class Model:
         sampler: The default sampler; by default the modality's.
         info: Facts for the model card and the configuration: what it was trained on and how, measured metrics.
         guidance: Default scale of classifier-free guidance, where something is asked for (1: the denoiser as it is).
+        skip: Skip guidance of all that is drawn (none); set to None, the denoiser draws as it is.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Model:
         sampler: Sampler | None = None,
         info: dict[str, Any] | None = None,
         guidance: float = 1.0,
+        skip: Skip | None = None,
     ):
-        self.modality, self.denoiser, self.guidance = modality, denoiser, float(guidance)
+        self.modality, self.denoiser, self.guidance, self.skip = modality, denoiser, float(guidance), skip
         self.sampler = sampler or modality.sampler()
         self.info = dict(info or {})
 
@@ -396,16 +398,17 @@ class Model:
         return card(self)
 
 
-def guided(model: Model, guidance: float | None, asked: State) -> Any:
-    """Return the denoiser of a model under classifier-free guidance, or itself at scale 1.
+def guided(model: Model, guidance: float | None, asked: State, skip: bool = True) -> Any:
+    """Return the denoiser of a model under its skip guidance and classifier-free guidance, or itself without any.
 
     Arguments:
         model: The model.
         guidance: Scale; None for the model's own where something is asked for.
         asked: What is asked for.
+        skip: False for the model without skip guidance.
 
     Raises:
-        UserError: for a scale that is no number, or one without anything to strengthen.
+        UserError: for a scale that is no number, or one without anything to strengthen; for blocks that there are not.
     """
     if guidance is None:
         guidance = model.guidance if asked else 1.0
@@ -413,7 +416,13 @@ def guided(model: Model, guidance: float | None, asked: State) -> Any:
         raise UserError(f"--guidance must be a finite number, got {guidance}")
     if guidance != 1 and not asked:
         raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
-    return model.denoiser if guidance == 1 else ClassifierFree(model.denoiser, guidance)
+    denoiser: AnyDenoiser = model.denoiser
+    if model.skip is not None and skip:
+        try:
+            denoiser = model.skip(denoiser)
+        except ValueError as error:
+            raise UserError(f"--skip: {error}") from None
+    return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
 
 
 def prior_scale(sampler: Sampler, temperature: float | None) -> float:

@@ -52,4 +52,5 @@ def origin(
         "condition": dict(condition or {}),
         "guidance": model.guidance if guidance is None else guidance,
         "protocol": model.modality.protocol(),
+        **({} if model.skip is None else {"skip": describe(model.skip)}),
     }

@@ -1,14 +1,18 @@
-"""Guidance of a model by a weaker one that learned the same: trained for a shorter time, or smaller."""
+"""Guidance of a model by a weaker one that learned the same: trained for a shorter time, smaller, or a part of it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from gendiff.config import describe
 from gendiff.files import UserError
-from gendiff.guide import Autoguidance
+from gendiff.guide import Autoguidance, Skip
 from gendiff.model.model import Guide, Model, load
+
+SCALE = 1.5
+"""Of skip guidance where none is asked for."""
 
 
 def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
@@ -40,3 +44,34 @@ def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
     except ValueError as error:
         raise UserError(f"--weaker {weaker}: {error}") from None
     return lambda denoiser: Autoguidance(denoiser, other.denoiser, scale)
+
+
+def skip_of(model: Model, blocks: Sequence[int] | str | None = None, scale: float | None = None) -> Skip | None:
+    """Return skip guidance for a model (:class:`gendiff.guide.Skip`): its own, another, or none.
+
+    Arguments:
+        model: The model.
+        blocks: Numbers of the blocks that are left out, from 0, or these as text, "2,3"; nothing or "none" for no such
+            guidance, None for that of the model.
+        scale: None for that of the model or, if it has none, 1.5.
+
+    Raises:
+        UserError: for blocks that there are not, or a scale that is no number or has nothing to scale.
+    """
+    if isinstance(blocks, str):
+        parts = [] if blocks.strip() == "none" else [part.strip() for part in blocks.split(",")]
+        if not all(part.isdecimal() for part in parts):
+            raise UserError(f"--skip {blocks}: write the numbers of blocks, counting from 0, as 2 or 2,3; or none")
+        blocks = [int(part) for part in parts]
+    own = ([], SCALE) if model.skip is None else (model.skip.blocks, model.skip.scale)
+    blocks = own[0] if blocks is None else blocks
+    if not blocks:
+        if scale is not None:
+            raise UserError(f"--skip-scale {scale:g} scales what --skip leaves out, and that is nothing; add --skip 2")
+        return None
+    try:
+        skip = Skip(blocks, own[1] if scale is None else scale)
+        skip(model.denoiser)
+    except ValueError as error:
+        raise UserError(f"--skip: {error}") from None
+    return skip

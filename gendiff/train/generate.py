@@ -28,6 +28,7 @@ from gendiff.model import Drawn, Model, load
 from gendiff.model.digest import digest
 from gendiff.model.model import prior_scale
 from gendiff.model.origin import origin
+from gendiff.model.weaker import skip_of
 from gendiff.sample import Sampler
 from gendiff.train.lightning import end_others, make_trainer, silence
 from gendiff.train.processes import first
@@ -53,6 +54,8 @@ def generate(
     reading: Mapping[str, Any] | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | None = None,
+    skip: Sequence[int] | str | None = None,
+    skip_scale: float | None = None,
     batch_size: int = 256,
     compile: bool = False,
     shard_size: int = 10_000,
@@ -83,6 +86,8 @@ def generate(
         reading: Further options of the modality's reader, of them.
         condition: What is asked for, by name: one number each, for all samples.
         guidance: Scale of classifier-free guidance, 1 for none (the model's own).
+        skip: Blocks that skip guidance leaves out, as :func:`gendiff.model.weaker.skip_of` (the model's own).
+        skip_scale: Its scale.
         batch_size: Samples computed together; to rounding, it changes nothing but memory and speed.
         compile: Run the network through torch's compiler (:func:`gendiff.denoise.compiled`): worth its minutes
             for many samples.
@@ -110,6 +115,7 @@ def generate(
     quiet = say is None
     say = say if say and first() else (lambda line: None)
     model, folder = load(source), Path(out)
+    model.skip = skip_of(model, skip, skip_scale)
     endings = [each for each in model.modality.extensions if each.startswith(".") and each not in model.modality.single]
     ending = ending or endings[0]
     if ending not in endings:

@@ -113,7 +113,7 @@ class Parent:
         info, known = self.model.info, next(sha for file, sha in self.hashes.items() if file.endswith(".safetensors"))
         data = info.get("data")
         model.sampler = objective.sampler() if isinstance(objective, Distill) else self.model.sampler
-        model.guidance = self.model.guidance
+        model.guidance, model.skip = self.model.guidance, None if self.distill else self.model.skip
         way = f"distilled to {self.distill} steps" if self.distill else "adapted"
         model.info["data"] = [
             *model.info["data"],
