@@ -12,6 +12,7 @@ the whole table beside real samples, and quality against the number of steps.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 import time
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from gendiff.files import UserError, read_json, sha256, write_json
+from gendiff.guide import Skip
 from gendiff.metrics import Table
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
@@ -50,7 +52,8 @@ class Recipe:
         steps: Steps of the sampler that it ships with.
         curve: Other numbers of steps, at which it is measured too.
         guidance: Scale that it ships with.
-        temperature: Scale of the sampler's noise that it ships with; if not 1, it is measured at 1 too.
+        temperature: Scale of the sampler's noise that it ships with.
+        skip: Skip guidance that it ships with.
         number: Samples that each seed draws to measure.
         points: Samples of each other number of steps (as many).
         readings: Options of the reader for training and for held-out samples, where they are parts of one file.
@@ -76,6 +79,7 @@ class Recipe:
     points: int | None = None
     readings: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     temperature: float = 1.0
+    skip: Skip | None = None
 
 
 FLUORINE = "Fluorine is practically absent from this part of QM9 (10 atoms), and so from what is drawn."
@@ -191,6 +195,7 @@ RECIPES["molecules-qm9"] = replace(
         "fitting": {"hydrogens": "explicit", "atom_types": "given"},
     },
     temperature=0.7,
+    skip=Skip([2], 1.75),
     limits=[FLUORINE, FORMULAS, RADICALS],
     rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
 )
@@ -264,10 +269,10 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
     condition = {"class": classes} if classes else None
 
     def judge(
-        steps: int, seed: int, number: int = recipe.number, temperature: float | None = None
+        steps: int, seed: int, number: int = recipe.number, by: Model = model
     ) -> tuple[Table, float, Table | None]:
         begin = time.monotonic()
-        records = model.sample(number, steps=steps, seed=seed, condition=condition, temperature=temperature)
+        records = by.sample(number, steps=steps, seed=seed, condition=condition)
         seconds = time.monotonic() - begin
         drawn = gather(records)
         table = suite.evaluate(drawn)
@@ -279,14 +284,18 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
     tables, speeds, wholes = zip(*(judge(recipe.steps, seed) for seed in SEEDS), strict=True)
     first = tables[0]
     points, asks = recipe.points or recipe.number, "; under guidance a step asks the network twice"
-    asks *= recipe.guidance != 1
+    asks *= recipe.guidance != 1 or recipe.skip is not None
     curve = {steps: judge(steps, SEEDS[0], points)[:2] for steps in recipe.curve}
     curve[recipe.steps] = (first, speeds[0]) if points == recipe.number else judge(recipe.steps, SEEDS[0], points)[:2]
     way = f"{recipe.steps} steps, guidance {recipe.guidance:g}"
-    rows = {"generated": tables}
     if recipe.temperature != 1:
         way += f", temperature {recipe.temperature:g}"
-        rows["the same at temperature 1"] = [judge(recipe.steps, seed, temperature=1.0)[0] for seed in SEEDS]
+    rows = {"generated": tables}
+    if recipe.skip is not None:
+        way += f", skip guidance {recipe.skip.scale:g} without block {', '.join(map(str, recipe.skip.blocks))}"
+        plain = copy.copy(model)
+        plain.skip = None
+        rows["without skip guidance"] = [judge(recipe.steps, seed, by=plain)[0] for seed in SEEDS]
     titles = [first[row].title + (f" ({first[row].unit})" if first[row].unit else "") for row in recipe.rows]
     lines = [
         f"{recipe.number:,} samples of each seed, {way}; "
@@ -394,9 +403,8 @@ def main(arguments: list[str] | None = None) -> None:
             write_json(finished, {"minutes": minutes(run), "machine": machine()})
     trained = load(run if run.exists() else options.out / options.name)
     temperature = None if recipe.temperature == 1 else recipe.temperature  # not every sampler has one
-    model = Model(
-        trained.modality, trained.denoiser, trained.tuned(recipe.steps, temperature), trained.info, recipe.guidance
-    )
+    sampler = trained.tuned(recipe.steps, temperature)
+    model = Model(trained.modality, trained.denoiser, sampler, trained.info, recipe.guidance, recipe.skip)
     held_out = recipe.held_out if isinstance(recipe.held_out, str) else f"the last {recipe.held_out:,} samples"
     held_out += "".join(f", its part {part}" for part in recipe.readings[1].values())
     model.info |= {

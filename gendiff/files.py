@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +58,47 @@ def check_file(path: str | Path, max_bytes: int = MAX_BYTES) -> Path:
     if not os.access(path, os.R_OK):
         raise UserError(f"{path}: permission denied; make it readable (chmod u+r)")
     return path
+
+
+def names_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Yield the names of the files below a folder, from there.
+
+    Names that begin with a dot are hidden; links are followed, but not in circles.
+
+    Raises:
+        UserError: if a folder cannot be listed.
+    """
+    here = (*above, folder.resolve())
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise _os_error(folder, error) from None
+    for path in paths:
+        if path.name.startswith(".") or path.resolve() in here:
+            continue
+        if path.is_dir():
+            yield from (f"{path.name}/{name}" for name in names_below(path, here))
+        elif path.is_file():
+            yield path.name
+
+
+def opened(paths: str | Path | Iterable[str | Path], extensions: Collection[str]) -> list[Path]:
+    """Return files as they are and, in the place of a folder, the files below it that end so, ordered by name.
+
+    Raises:
+        UserError: for a folder without any, or one that cannot be listed.
+    """
+    files: list[Path] = []
+    for path in [Path(paths)] if isinstance(paths, (str, Path)) else map(Path, paths):
+        if path.is_dir():
+            found = sorted(name for name in names_below(path) if ending(name) in extensions)
+            if not found:
+                known = " ".join(name for name in extensions if not name.endswith(".gz"))
+                raise UserError(f"{path}: holds no file that ends in one of {known}")
+            files += [path / name for name in found]
+        else:
+            files.append(path)
+    return files
 
 
 def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:

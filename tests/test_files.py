@@ -22,6 +22,7 @@ from gendiff.files import (
     ending,
     load_npz,
     new_folder,
+    opened,
     read_json,
     read_text,
     sha256,
@@ -385,3 +386,17 @@ def test_cache_folder(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / ".cache" / "gendiff"
     monkeypatch.setenv("GENDIFF_CACHE", str(tmp_path / "other"))
     assert cache_folder() == tmp_path / "other"
+
+
+def test_a_folder_stands_for_the_files_in_it_that_end_so(tmp_path):
+    for name in ("b.sdf", "a.SDF.gz", "notes.md", ".hidden.sdf", "deep/er/c.mol", ".cache/d.sdf"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_text("x")
+    (tmp_path / "set" / "deep" / "circle").symlink_to(tmp_path / "set")
+    alone, endings = tmp_path / "alone.xyz", (".sdf", ".sdf.gz", ".mol")
+    found = opened([alone, str(tmp_path / "set")], endings)
+    assert found == [alone, *(tmp_path / "set" / name for name in ("a.SDF.gz", "b.sdf", "deep/er/c.mol"))]
+    assert opened(alone, endings) == [alone]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: holds no file that ends in one of \.sdf \.mol$"):
+        opened(tmp_path / "empty", endings)

@@ -48,8 +48,8 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
         type=str,
         metavar="FILE",
         help="examples: files with records in them, as gendiff sample writes them "
-        f"({listed(kinds, formats)}; * one record), others that the modality reads, or the name of a data set (none "
-        "with --resume)",
+        f"({listed(kinds, formats)}; * one record), others that the modality reads, folders of such files, or the "
+        "name of a data set (none with --resume)",
     )
     p.add_argument("--out", type=str, required=True, help="run folder to make")
     p.add_argument(

@@ -140,7 +140,7 @@ def save(path, **change):
 
 FILES = {
     "missing.sdf": (lambda path: None, "no such file"),
-    "folder.sdf": (lambda path: path.mkdir(), "is a directory; name a file"),
+    "folder.sdf": (lambda path: path.mkdir(), "holds no file that ends in one of .sdf"),
     "empty.sdf": (lambda path: path.write_bytes(b""), "the file is empty"),
     "empty.smi": (lambda path: path.write_bytes(b""), "the file is empty"),
     "empty.xyz": (lambda path: path.write_bytes(b""), "the file is empty"),

@@ -135,6 +135,18 @@ def test_raw_qm9_files_have_a_footer(tmp_path):
     np.testing.assert_allclose(arrays[0].positions[1], [0.002, -0.006, 0.0019], atol=1e-7)
 
 
+def test_a_folder_is_read_like_the_files_in_it(tmp_path):
+    folder = tmp_path / "ligands"
+    (folder / "more").mkdir(parents=True)
+    for name, smiles in (("b.smi", "CCO"), ("a.smi", "CC"), ("more/c.smi", "CCN"), ("notes.md", "none")):
+        (folder / name).write_text(f"{smiles} x\n")
+    arrays, report = read_molecules(folder)
+    expected, _ = read_molecules([folder / "a.smi", folder / "b.smi", folder / "more/c.smi"])
+    assert list(arrays.smiles) == list(expected.smiles) == ["CC", "CCO", "CCN"]
+    np.testing.assert_array_equal(arrays.positions, expected.positions)
+    assert report.lines()[0].startswith("read 3 molecules from 3 files: C")
+
+
 def test_several_files_of_several_formats(tmp_path):
     paths = [write(tmp_path / "a.sdf", sdf(WATER)), write(tmp_path / "b.xyz", XYZ), write(tmp_path / "c.smi", "C\nO\n")]
     arrays, report = read_molecules(paths)
@@ -642,7 +654,7 @@ def test_random_bytes_are_one_line(tmp_path, suffix, content, on_error):
     ("name", "message"),
     [
         ("missing.sdf", "no such file"),
-        ("folder.sdf", "is a directory"),
+        ("folder.sdf", "holds no file that ends in one of .sdf .sd .mol"),
         ("empty.sdf", "the file is empty"),
         ("molecules.docx", "unknown extension '.docx'; molecules are read from .sdf"),
         ("noextension", "unknown extension ''"),

@@ -104,7 +104,22 @@ def test_a_line_without_a_word_is_named_after_the_file_and_an_empty_word_is_none
     ],
 )
 def test_the_class_of_a_file_is_its_name_without_what_is_not_its_own(name, word):
-    assert class_of(Path("full") / name) == word
+    assert class_of(Path("full") / name, Path("full") / name) == word
+
+
+def test_drawings_of_a_folder_of_folders_are_named_after_the_inner_one(tmp_path):
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 L{} 1"/></svg>'
+    named = drawing.replace("<path", '<g class="sketch" data-word="owl"><path').replace("/></svg>", "/></g></svg>")
+    folder = tmp_path / "birds"
+    for name, text in {"cat/1.svg": drawing, "cat/2.svg": named, "dog/1.svg": drawing, "0.svg": drawing}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name, text.format(1))
+    arrays, report = read_sketches(folder)
+    assert arrays.words.tolist() == ["", "cat", "owl", "dog"]
+    assert [Path(file["path"]).relative_to(folder).as_posix() for file in report.files] == [
+        "0.svg", "cat/1.svg", "cat/2.svg", "dog/1.svg",
+    ]  # fmt: skip
+    assert read_sketches([folder / "cat/1.svg", folder / "cat/1.svg"])[0].words.tolist() == ["", ""]
 
 
 # numpy ---------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from gendiff.files import MAX_BYTES, UserError, check_file, ending, sha256
+from gendiff.files import MAX_BYTES, UserError, check_file, ending, opened, sha256
 from gendiff.modalities.molecules.read.archive import read_archive
 from gendiff.modalities.molecules.read.mol2 import parse_mol2
 from gendiff.modalities.molecules.read.pdb import parse_pdb
@@ -98,7 +98,7 @@ def read_molecules(
     """Read the molecules of one or several files.
 
     Arguments:
-        paths: Files; the extension says the format.
+        paths: Files, whose extension says the format, and folders of such files.
         on_error: "stop" at the first record that cannot be used, or "skip" such records and count them.
         embed: Give records without 3-D coordinates some; if false they cannot be used.
         add_hydrogens: Add the hydrogens that 3-D SDF records lack, at ideal positions; else they stay as they are.
@@ -131,7 +131,7 @@ def read_molecules(
     ):
         if value not in choices:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    files = opened(paths, EXTENSIONS)
     if not files:
         raise UserError("no file of molecules given; name at least one")
     for path in files:

@@ -10,7 +10,8 @@
 Text may be packed by gzip (.ndjson.gz, .csv.gz, .tsv.gz). Coordinates become absolute, y down, and keep their units.
 
 The class of a sketch is what the file says of it. Containers of many sketches (NDJSON, NPZ, CSV) that say nothing give
-the name of the file, without what is not its own: `sketchrnn_cat.full.npz` holds cats.
+the name of the file, without what is not its own: `sketchrnn_cat.full.npz` holds cats. Of drawings in a folder of
+folders it is the name of the inner one.
 
 A record that cannot be used stops the reading with its file, number (from 1) and reason, or is left out and counted.
 """
@@ -26,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gendiff.files import UserError, check_file, ending, sha256
+from gendiff.files import UserError, check_file, ending, opened, sha256
 from gendiff.modalities.sketches.geometry import prepared
 from gendiff.modalities.sketches.read.ndjson import parse_ndjson
 from gendiff.modalities.sketches.read.npz import parse_npz
@@ -59,7 +60,7 @@ def read_sketches(
     """Read the sketches of one or several files.
 
     Arguments:
-        paths: Files; the extension says the format.
+        paths: Files, whose extension says the format, and folders of such files.
         on_error: "stop" at the first record that cannot be used, or "skip" such records and count them.
         split: Which part of sketch-rnn's `.npz` files: "train", "valid", "test" or "all". By default the training part
             of such files, and all of others.
@@ -90,10 +91,11 @@ def read_sketches(
         raise ValueError(f"`max_points` must be at least 1, got {max_points}")
     if not 1e-5 <= tolerance <= 0.5:
         raise ValueError(f"`tolerance` must be from 1e-5 to 0.5, got {tolerance}")
-    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    if not files:
+    places = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if not places:
         raise UserError("no file of sketches given; name at least one")
-    for path in files:
+    files = [(path, class_of(path, place)) for place in places for path in opened(place, EXTENSIONS)]
+    for path, _ in files:
         check_file(path, MAX_UNPACKED)
         if ending(path) not in EXTENSIONS:
             known = " ".join(name for name in EXTENSIONS if not name.endswith(".gz"))
@@ -101,10 +103,10 @@ def read_sketches(
                 f"{path}: unknown extension {ending(path)!r}; sketches are read from {known}, and text packed as .gz"
             )
     reader = _Reader(on_error, split, pen, max_points, tolerance, longest, resample, simplify, ReadReport())
-    parts = [(path, part) for path in files for part in reader.read(path)]
+    parts = [(path, part) for path, word in files for part in reader.read(path, word)]
     report = reader.report
     if not any(len(part) for _, part in parts):
-        where, why = files[0] if len(files) == 1 else f"{len(files)} files", report.reasons()
+        where, why = files[0][0] if len(files) == 1 else f"{len(files)} files", report.reasons()
         raise UserError(f"{where}: no usable sketch in {many(report.records, 'record')}" + (f": {why}" if why else ""))
     parts = [(path, part) for path, part in parts if len(part)]
     first, head = parts[0]
@@ -131,9 +133,9 @@ class _Reader:
     report: ReadReport
     numbers: int = 0  # coordinates read so far
 
-    def read(self, path: Path) -> Iterator[SketchArrays]:
-        """The usable sketches of one file, some at a time."""
-        report, before, kept, word = self.report, self.report.records, 0, class_of(path)
+    def read(self, path: Path, word: str) -> Iterator[SketchArrays]:
+        """The usable sketches of one file, some at a time; of the class `word`, if it tells none."""
+        report, before, kept = self.report, self.report.records, 0
         for part in self._parse(path, ending(path).removesuffix(".gz")):
             bad = [part] if isinstance(part, Bad) else part.refused(self.max_points)
             for record in bad:
@@ -187,8 +189,13 @@ def _place(path: Path, number: int) -> str:
     return f"{'line' if ending(path).startswith('.ndjson') else 'record'} {number:,}"
 
 
-def class_of(path: Path) -> str:
-    """The class that a file is named after: `sketchrnn_cat.full.npz`, `cat_train.npz`, `full_raw_cat.ndjson`: cat."""
+def class_of(path: Path, place: Path) -> str:
+    """The class that a file or, of a drawing, its folder is named after, where users named `place`.
+
+    `sketchrnn_cat.full.npz`, `cat_train.npz`, `full_raw_cat.ndjson`: cat; `cat/1.svg`: cat in `place`, else none.
+    """
+    if ending(path) in SVG:
+        return "" if path.parent in (place, place.parent) else clean(path.parent.name)
     stem = path.name[: -len(ending(path))]
     stem = re.sub(r"^(sketchrnn|full[_-](raw|simplified)|raw|simplified)[_-]", "", stem, flags=re.IGNORECASE)
     return clean(re.sub(r"[._-](full|train|valid|test)$", "", stem, flags=re.IGNORECASE))

@@ -206,7 +206,8 @@ def _flatten(number: int, sketch: _Sketch, tolerance: float) -> Raw | Bad:
     pen[np.cumsum(sizes) - 1] = True
     coordinates = np.stack([points.real, points.imag], 1)
     ends = pen if sketch.has_pen else None
-    return Raw(np.array([number]), np.array([len(points)]), coordinates, ends, [sketch.word], names=[sketch.word])
+    words, names = [sketch.word or None], [sketch.word]
+    return Raw(np.array([number]), np.array([len(points)]), coordinates, ends, words, names=names)
 
 
 def _points(stroke: Sequence[Piece], error: float) -> NDArray[np.complex128]:
