@@ -11,13 +11,14 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from gendiff.denoise import AnyDenoiser
 from gendiff.ops import Random, State, expand
-from gendiff.process import TINY, Normal, Process
+from gendiff.process import TINY, GivenProcess, Normal, Process
 from gendiff.schedule import time_grid
 from gendiff.solve import rk45
 
@@ -124,7 +125,7 @@ def log_density(
     is smooth, and not along t, in which a table has a kink at each of its steps.
 
     Arguments:
-        denoiser: The model; all of its fields must be Gaussian.
+        denoiser: The model; its fields must be Gaussian or given. Of what is given, log p of its process counts.
         x_0: Clean state.
         mask: (B, N) or None.
         condition: Condition or None.
@@ -144,19 +145,21 @@ def log_density(
         raise ValueError(f"directions must be one of {sorted(DIRECTIONS)}, got {directions!r}")
     if probes is not None and probes < 1:
         raise ValueError(f"probes must be at least 1, or None for the exact trace, got {probes}")
-    for name, process in denoiser.process.items():
+    fields = dict(denoiser.process.items())
+    given = [name for name, process in fields.items() if isinstance(process, GivenProcess)]
+    told, known = {name: x_0[name] for name in given}, [fields.pop(name).prior_kl(x_0[name], mask) for name in given]
+    for name, process in fields.items():
         if process.categorical:
             raise ValueError(f"log_density needs Gaussian fields and {name!r} is categorical; use variational_bound")
+    x_0 = {name: x_0[name] for name in fields}
     first = x_0[denoiser.process.clock]
     batch = len(first)
     random = random or Random(0, batch, first.device)
     if probes is None:
-        probe = _basis(denoiser, x_0, mask)
+        probe = _basis(fields, x_0, mask)
     else:
         draw = DIRECTIONS[directions]
-        probe = [
-            {name: draw(p, x_0[name], mask, random) for name, p in denoiser.process.items()} for _ in range(probes)
-        ]
+        probe = [{name: draw(p, x_0[name], mask, random) for name, p in fields.items()} for _ in range(probes)]
     scale = 1.0 if probes is None else 1 / len(probe)
 
     schedule = denoiser.process.schedule
@@ -170,8 +173,8 @@ def log_density(
         rate = torch.func.jvp(share, (t,), (torch.ones_like(t),))[1]
         with torch.enable_grad():
             x = {name: y[name].detach().requires_grad_() for name in x_0}
-            velocity = denoiser(x, t, mask, condition).velocity
-            velocity = {name: p.space.project(velocity[name], mask) for name, p in denoiser.process.items()}
+            velocity = denoiser(x | told, t, mask, condition).velocity
+            velocity = {name: p.space.project(velocity[name], mask) for name, p in fields.items()}
             divergence = first.new_zeros(batch)
             for direction in probe:
                 inner = torch.stack([(velocity[name] * direction[name]).sum() for name in x_0]).sum()
@@ -183,14 +186,14 @@ def log_density(
 
     t_0 = first.new_full((batch,), start)
     y, jacobian = {"divergence": first.new_zeros(batch)}, first.new_zeros(batch)
-    for name, process in denoiser.process.items():
+    for name, process in fields.items():
         alpha = process.schedule.alpha(t_0)
         y[name] = expand(alpha, x_0[name]) * x_0[name]
         jacobian = jacobian + process.space.dim(mask, x_0[name]) * alpha.log()
     low, high = share(first.new_tensor([start, 1.0]).double()).to(first).unbind()
     end = rk45(slope, y, low.expand(batch), high.expand(batch), rtol, atol)  # steps of its own for each sample
-    prior = first.new_zeros(batch)
-    for name, process in denoiser.process.items():
+    prior = -sum(known, first.new_zeros(batch))
+    for name, process in fields.items():
         unit = process.prior(torch.ones_like(x_0[name]), None)
         law = Normal(torch.zeros_like(x_0[name]), expand(unit.flatten(1)[:, 0], unit), process.space, mask)
         prior = prior + law.log_prob(end[name])
@@ -214,10 +217,10 @@ def _gaussian(process: Process, x: Tensor, mask: Tensor | None, random: Random) 
 DIRECTIONS = {"rademacher": _rademacher, "gaussian": _gaussian}
 
 
-def _basis(denoiser: AnyDenoiser, x: State, mask: Tensor | None) -> list[State]:
+def _basis(fields: Mapping[str, Process], x: State, mask: Tensor | None) -> list[State]:
     """Return the unit vectors of all fields, projected: tr(P J P) is the trace over the space."""
     result = []
-    for name, process in denoiser.process.items():
+    for name, process in fields.items():
         size = x[name][0].numel()
         for i in range(size):
             unit = torch.zeros_like(x[name]).flatten(1)

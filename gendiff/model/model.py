@@ -21,6 +21,7 @@ from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
 from gendiff.ops import Random, State, size_mask
+from gendiff.process import GivenProcess
 from gendiff.sample import Heun, Sampler, named
 from gendiff.wording import many
 
@@ -278,7 +279,7 @@ class Model:
         if steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
         process = self.denoiser.process
-        categorical = [name for name, field in process.items() if field.categorical]
+        categorical = [n for n, field in process.items() if field.categorical and not isinstance(field, GivenProcess)]
         if method == "flow" and categorical:
             raise UserError(f"--method flow needs Gaussian fields, and {categorical[0]!r} is categorical; take bound")
 

@@ -8,6 +8,7 @@ from typing import Any
 from gendiff.files import UserError
 from gendiff.modality import Modality, Task
 from gendiff.model.model import Model
+from gendiff.process import GivenProcess
 from gendiff.sample import Heun, Sampler
 
 PATH_STEPS = 50
@@ -38,9 +39,11 @@ def check(
         UserError: for bad numbers, or what the task or the model does not know.
     """
     modality, (_, todo) = model.modality, find_task(model.modality, task)
-    categorical = [name for name, field in model.denoiser.process.items() if field.categorical]
+    categorical = [(name, field) for name, field in model.denoiser.process.items() if field.categorical]
     if todo.kind == "path" and categorical:
-        raise UserError(f"{task} needs the codes of Gaussian fields, and {categorical[0]!r} is categorical")
+        name, field = categorical[0]
+        kind = "given" if isinstance(field, GivenProcess) else "categorical"
+        raise UserError(f"{task} needs the codes of Gaussian fields, and {name!r} is {kind}")
     if "new" in only:
         raise UserError("--only new is not known here; gendiff evaluate says what is new")
     modality.keep([], only, set())  # refuses unknown words

@@ -132,7 +132,7 @@ class Sampler(Configurable):
         the data up to the error of the sampler, which falls with its order.
 
         Arguments:
-            denoiser: Estimates the clean data; its fields must be Gaussian.
+            denoiser: Estimates the clean data; its fields must be Gaussian or given. What is given stays as it is.
             x_0: Clean state, or the state at the first time of the plan.
             mask: (B, N) or None.
             condition: Condition or None.
@@ -145,7 +145,7 @@ class Sampler(Configurable):
         References: | Denoising diffusion implicit models (Song et al., 2020) | https://arxiv.org/abs/2010.02502
         """
         process, kind = denoiser.process, type(self).__name__
-        refuse_categories(process, "encode", "a categorical field has no code")
+        refuse_categories(process, "encode", "a categorical field has no code", given=False)
         plan = [(s, t) for t, s in reversed(self.plan(process))] if plan is None else plan
         for i, (low, high) in enumerate(plan):
             if low >= high:
@@ -160,9 +160,10 @@ class Sampler(Configurable):
                 x = self.step(evaluate, x, step, process, mask, random, memory)
                 continue
             t = step.s.expand(len(first))
-            mean = {name: coefficients(field.schedule, t, x[name])[0] * x[name] for name, field in process.items()}
-            noise = evaluate(mean, t).noise
-            x = {name: mean[name] + step.to[name].sigma * noise[name] for name in x}
+            gaussian = [name for name, field in process.items() if not field.categorical]
+            mean = {name: coefficients(process[name].schedule, t, x[name])[0] * x[name] for name in gaussian}
+            noise = evaluate(x | mean, t).noise
+            x = x | {name: mean[name] + step.to[name].sigma * noise[name] for name in gaussian}
         if not all(bool(value.isfinite().all()) for value in x.values()):
             raise ValueError(
                 f"{kind}.encode reached no finite code; if alpha is 0 at the end of the plan, end it below or take DDIM"
@@ -236,19 +237,20 @@ class _NoRandom(Random):
         )
 
 
-def refuse_categories(process: JointProcess, what: str, why: str) -> None:
+def refuse_categories(process: JointProcess, what: str, why: str, given: bool = True) -> None:
     """Raise a ValueError that names the first categorical field, if there is one.
 
     Arguments:
         process: The forward process.
         what: Who asks.
         why: What stands in the way.
+        given: Whether fields that are given count.
     """
     for name, field in process.items():
-        if field.categorical:
-            raise ValueError(
-                f"{what} needs Gaussian fields and {name!r} is categorical ({why}); DDIM, Heun and DPMSolver sample it"
-            )
+        told = isinstance(field, GivenProcess)
+        if field.categorical and (given or not told):
+            kind = "given" if told else f"categorical ({why})"
+            raise ValueError(f"{what} needs Gaussian fields and {name!r} is {kind}; DDIM, Heun and DPMSolver sample it")
 
 
 def combine(*terms: tuple[float, Tensor]) -> Tensor:
