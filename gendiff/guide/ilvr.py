@@ -31,21 +31,32 @@ class ILVR:
         factor: Side of a block in entries of the grid; must divide its size.
         until: Where to stop, a time in [0, 1] (0, follow to the end); the rest of the way is the model's.
         low_pass: :math:`\phi`, from (field, mask) to a field of the same shape, in the place of `factor`.
+        bounds: With `factor`: the interval to which clean data will be clipped, as pixels are to bytes. In the last step
+            the number that is added to a block is the one with which it has the mean when it is clipped.
 
     Raises:
-        ValueError: unless exactly one of `factor` >= 1 and `low_pass` is given, or if `until` lies outside [0, 1].
+        ValueError: unless exactly one of `factor` >= 1 and `low_pass` is given, or if `until` lies outside [0, 1], or
+            for bounds without a `factor` or in the wrong order.
 
     References: | ILVR (Choi et al., 2021) | https://arxiv.org/abs/2108.02938
     """
 
     def __init__(
-        self, reference: State, factor: int | None = None, until: float = 0.0, low_pass: LowPass | None = None
+        self,
+        reference: State,
+        factor: int | None = None,
+        until: float = 0.0,
+        low_pass: LowPass | None = None,
+        bounds: tuple[float, float] | None = None,
     ):
         if (factor is None) == (low_pass is None) or (factor is not None and factor < 1):
             raise ValueError(f"give ILVR either a factor >= 1 or a low_pass, got {factor} and {low_pass}")
         if not 0 <= until <= 1:
             raise ValueError(f"until must be a time in [0, 1] (0 follows the reference to the end), got {until}")
+        if bounds is not None and (factor is None or bounds[0] >= bounds[1]):
+            raise ValueError(f"bounds are the ends of an interval, with a factor, got {bounds} and {factor}")
         self.reference, self.factor, self.until, self.low_pass = reference, factor, until, low_pass
+        self.bounds = bounds
 
     def after(self, x: State, step: Step, process: JointProcess, mask: Tensor | None, random: Random) -> State:
         """Return the state at time s with the low frequencies of the reference at time s.
@@ -63,6 +74,8 @@ class ILVR:
             centred = field.space.project(fitting(name, reference, x[name]), mask)
             target = at_step(name, centred, step, process, mask, random)
             low = self._low(name, target - x[name], field.space, mask)
+            if self.bounds is not None and step.last:
+                low = clipped_shift(x[name], block_mean(target, self.factor or 1), self.factor or 1, self.bounds)
             moved = x[name] + field.space.project(low, mask)
             result[name] = torch.where(step.s >= self.until, moved, x[name])
         return result
@@ -89,3 +102,21 @@ def block_mean(x: Tensor, factor: int) -> Tensor:
         blocks = x.unflatten(axis, (-1, factor))
         x = blocks.mean(axis + 1, keepdim=True).expand_as(blocks).flatten(axis, axis + 1)
     return x
+
+
+def clipped_shift(x: Tensor, mean: Tensor, factor: int, bounds: tuple[float, float]) -> Tensor:
+    r"""Return the number c of each block of a grid for which mean(clip(x + c)) = mean, found by halving.
+
+    Arguments:
+        x: The grid, (B, D, *size).
+        mean: What the means of its blocks are to be, at every place of the block, within the bounds.
+        factor: Side of a block.
+        bounds: Where values are clipped.
+    """
+    low, high = bounds
+    less, more = torch.full_like(x, low) - x.amax(), torch.full_like(x, high) - x.amin()
+    for _ in range(40):
+        middle = (less + more) / 2
+        short = block_mean((x + middle).clamp(low, high), factor) < mean
+        less, more = torch.where(short, middle, less), torch.where(short, more, middle)
+    return (less + more) / 2

@@ -50,6 +50,7 @@ class Part(ABC):
             all are.
         adrift: Fields of positions whose place is not known before the rest is.
         factor: Of the kind "follow": side of the blocks.
+        bounds: Of the kind "follow": where clean values are clipped, if they are.
         condition: What the network is told of samples that come of it, (1, ...) each, unless users ask for another.
         sizes: Smallest and largest number of elements of what comes of it (None: as in the training data).
         counts: How many samples of the training data have each size and contain what stays, where that is known; sizes
@@ -65,6 +66,7 @@ class Part(ABC):
     known: Mapping[str, Tensor] = MappingProxyType({})
     adrift: tuple[str, ...] = ()
     factor: int = 1
+    bounds: tuple[float, float] | None = None
     condition: Mapping[str, Tensor] = MappingProxyType({})
     sizes: tuple[int | None, int | None] = (None, None)
     counts: Mapping[int, int] | None = None

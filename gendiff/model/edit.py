@@ -315,7 +315,7 @@ def _ask(model: Model, parts: Sequence[Part], sampler: Sampler, wish: Wish, foll
 
     def make(sizes: Tensor, random: Random, told: State | None, tick: Progress | None) -> list[Any]:
         mask, own = size_mask(sizes).to(model.device), _own(parts, random)
-        hooks = [ILVR(_padded(own, mask), parts[0].factor)] if follow else []
+        hooks = [ILVR(_padded(own, mask), parts[0].factor, bounds=parts[0].bounds)] if follow else []
         x = process.prior(process.noise(mask, random), mask)
         x = sampler(wish.denoiser, x, mask, told, random, hooks, progress=tick)
         return _placed(own, model.modality.decode(x, mask, told))

@@ -75,6 +75,23 @@ def test_after_a_time_the_rest_of_the_way_is_the_models():
     assert (block_mean(end, 4) - block_mean(reference["x"], 4)).abs().max() > 1e-2
 
 
+def test_blocks_that_are_clipped_keep_their_means():
+    """Bounds that half of the values would leave; of a block that is as low as can be, all are."""
+    denoiser, reference = images(), {"x": torch.randn(4, 2, 8, 12).double().clamp(-0.2, 0.2)}
+    reference["x"][:, :, :4, :4] = -0.2
+    start = {"x": denoiser.process["x"].noise(None, Random(0, 4)).double()}
+    ends = [
+        DDIM()(denoiser, start, random=Random(1, 4), hooks=[ILVR(reference, 4, bounds=bounds)])["x"]
+        for bounds in ((-0.2, 0.2), (-9.0, 9.0), None)
+    ]
+    clipped, wide, free = (end.clamp(-0.2, 0.2) if k == 0 else end for k, end in enumerate(ends))
+    assert torch.allclose(block_mean(clipped, 4), block_mean(reference["x"], 4), atol=1e-9)
+    assert (ends[0].abs() > 0.2).double().mean() > 0.2
+    assert torch.equal(clipped[:, :, :4, :4], reference["x"][:, :, :4, :4])
+    assert torch.allclose(wide, free, atol=1e-9)
+    assert (block_mean(free.clamp(-0.2, 0.2), 4) - block_mean(reference["x"], 4)).abs().max() > 0.01
+
+
 def test_a_step_that_adds_noise_leaves_the_state_alone():
     denoiser, reference = images(), {"x": torch.randn(4, 2, 8, 12).double()}
     x = {"x": torch.randn(4, 2, 8, 12).double()}
@@ -138,6 +155,8 @@ def test_a_low_pass_that_forgets_the_mask_spoils_nothing():
         ({}, "give ILVR either a factor >= 1 or a low_pass, got None and None"),
         ({"factor": 0}, "factor >= 1"),
         ({"factor": 2, "low_pass": mean_of_halves}, "either a factor"),
+        ({"factor": 2, "bounds": (1.0, -1.0)}, r"bounds are the ends of an interval, .* got \(1.0, -1.0\)"),
+        ({"low_pass": mean_of_halves, "bounds": (-1.0, 1.0)}, "with a factor"),
         ({"factor": 2, "until": 1.5}, r"until must be a time in \[0, 1\] .* got 1.5"),
     ],
 )

@@ -197,6 +197,7 @@ class Picture(Part):
         free: What is to be drawn, (H, W); the rest stays. Nothing stays if it is None.
         condition: What the network is told: the input, if the model restores it, and its class, if it knows it.
         factor: Side of the blocks whose means stay, where this is asked for.
+        bounds: Of pixels in units of the state.
         note: What to say of how the input was taken, or "".
     """
 
@@ -206,6 +207,7 @@ class Picture(Part):
     free: NDArray[np.bool_] | None = None
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     factor: int = 1
+    bounds: tuple[float, float] | None = (-1.0, 1.0)
     note: str = ""
 
     whole = True

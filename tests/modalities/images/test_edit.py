@@ -128,10 +128,12 @@ def test_variations_go_from_the_picture_itself_to_fresh_ones():
     assert np.abs(fresh - beside).max() <= 2  # the noise of t = 1 is what both come from
 
 
-def test_what_is_like_a_picture_has_the_means_of_its_blocks():
+@pytest.mark.parametrize("spread", [0.4, 1.5])
+@pytest.mark.parametrize("far", [True, False], ids=["far from where bytes end", "up to black and white"])
+def test_what_is_like_a_picture_has_the_means_of_its_blocks(spread, far):
     """Blocks of 2 x 2; bytes are rounded, by half a byte at most."""
-    model, (given,) = exact([1.0], (0.0, 0.4), sampler=DPMSolver(6)), pictures()
-    given.pixels[:] = 96 + given.pixels // 4  # far from where bytes end
+    model, (given,) = exact([1.0], (0.0, spread), sampler=DPMSolver(6)), pictures()
+    given.pixels[:] = 96 + given.pixels // 4 if far else 255 * (given.pixels > 100)
     made = stacked(model.edit([given], "like", 8, factor=2).records).astype(float)
 
     def means(pixels):
