@@ -31,8 +31,8 @@ class ILVR:
         factor: Side of a block in entries of the grid; must divide its size.
         until: Where to stop, a time in [0, 1] (0, follow to the end); the rest of the way is the model's.
         low_pass: :math:`\phi`, from (field, mask) to a field of the same shape, in the place of `factor`.
-        bounds: With `factor`: the interval to which clean data will be clipped, as pixels are to bytes. In the last step
-            the number that is added to a block is the one with which it has the mean when it is clipped.
+        bounds: With `factor`: the interval to which clean data will be clipped, as pixels are to bytes. In the last
+            step the number that is added to a block is the one with which it has the mean when it is clipped.
 
     Raises:
         ValueError: unless exactly one of `factor` >= 1 and `low_pass` is given, or if `until` lies outside [0, 1], or

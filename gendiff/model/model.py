@@ -283,6 +283,8 @@ class Model:
         if method == "flow" and categorical:
             raise UserError(f"--method flow needs Gaussian fields, and {categorical[0]!r} is categorical; take bound")
 
+        if always_told(self):
+            raise UserError("this model always knew the class in training, and has no likelihood without one")
         data = self.modality.encode(records)
         discrete = [name for name, value in data.fields.items() if value.dtype == torch.uint8]
 
@@ -416,7 +418,16 @@ def guided(model: Model, guidance: float | None, asked: State, skip: bool = True
     if not math.isfinite(guidance):
         raise UserError(f"--guidance must be a finite number, got {guidance}")
     if guidance != 1 and not asked:
-        raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; add --condition")
+        hint = f"add {'--class' if model.modality.classes else '--condition'}"
+        if getattr(getattr(model.denoiser, "network", None), "conditions", None) == {}:
+            hint = "this model was trained without any; leave it out"
+        raise UserError(f"--guidance {guidance:g} strengthens a condition, and none is given; {hint}")
+    if always_told(model) and (guidance != 1 or "class" not in asked or bool((asked["class"] < 0).any())):
+        what = "--guidance" if guidance != 1 else "--class"
+        raise UserError(
+            f"{what}: in training this model always knew the class, and without one it knows nothing; "
+            + ("a classifier can lead it further (gendiff classifier, --classifier)" if guidance != 1 else "name one")
+        )
     denoiser: AnyDenoiser = model.denoiser
     if model.skip is not None and skip:
         try:
@@ -424,6 +435,14 @@ def guided(model: Model, guidance: float | None, asked: State, skip: bool = True
         except ValueError as error:
             raise UserError(f"--skip: {error}") from None
     return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
+
+
+def always_told(model: Model) -> bool:
+    """Return whether the network of a model was told a class in all of its training, so that it means nothing without.
+
+    Classifier-free guidance trains without, now and then; ADM does not, and is led by a classifier.
+    """
+    return bool(model.modality.classes) and getattr(model.modality.objective(), "condition_dropout", None) == 0
 
 
 def prior_scale(sampler: Sampler, temperature: float | None) -> float:

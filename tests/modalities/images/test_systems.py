@@ -1,6 +1,7 @@
 """The systems of the field: each is what its paper says, and each trains, samples, is saved and comes back."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -381,3 +382,23 @@ def test_a_classifier_refuses_what_it_does_not_know(tmp_path):
     (tmp_path / "c" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="is not the configuration of a classifier"):
         load_classifier(tmp_path / "c")
+
+
+def test_what_was_always_told_its_class_knows_nothing_without():
+    """The vector of a missing class never was trained: a random one."""
+    records = digits(8)
+    model = Model(adapter := Images.fit(records, system="adm"), adapter.denoiser("tiny"), Ancestral(2))
+    assert len(model.sample(2)) == 2  # of a class as often as it occurs
+    (labelled,) = model.sample(1)
+    assert len(model.edit([labelled], "vary", 1).records) == 1
+    unlabelled = replace(labelled, word="")
+    for act, message in (
+        (lambda: model.sample(1, guidance=3.0), r"--guidance: in training .* \(gendiff classifier"),
+        (lambda: model.sample(1, guidance=3.0, condition={"class": "dark"}), "--guidance: in training"),
+        (lambda: model.edit([unlabelled], "vary", 1), "--class: in training .* name one"),
+        (lambda: model.log_prob(records, steps=2), "has no likelihood without one"),
+    ):
+        with pytest.raises(UserError, match=message):
+            act()
+    free = Model(adapter := Images.fit(records, system="cfg"), adapter.denoiser("tiny"))
+    assert len(free.edit([unlabelled], "vary", 1, steps=2).records) == 1
