@@ -8,7 +8,8 @@ Trains each system on four fifths of the 1,797 digits of 8 x 8 pixels that come 
 a small network, measures it on the last fifth, and prints the table of docs/images.md. Restored images stand beside
 what one gets without a model: bicubic enlargement, holes filled with the mean of the rest, gray for colours. Palette
 sees the digits in a colour for each class, so that there is something to colour. `--size smallest` only shows that all
-of it runs. A run that is there already is not trained again.
+of it runs. A run that is there already is not trained again. The commands of the table start from files that are
+written beside the pictures; holes are measured with one for each image, and filled by the command with the first.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from gendiff.modalities.images.draw import sheet_png
 from gendiff.modalities.images.encode import from_state, to_state
 from gendiff.modalities.images.metrics import Features, psnr
 from gendiff.modalities.images.modality import Images
-from gendiff.modalities.images.records import ImageArrays
+from gendiff.modalities.images.records import Image, ImageArrays
 from gendiff.modalities.images.restore import enlarge, gray, jpeg, margin, rectangle, shrink
 from gendiff.modalities.images.write import write_images
 from gendiff.model import Model
@@ -95,13 +96,40 @@ class Studio:
     def model(self, system: str, colour: bool = False, **fitting: int) -> Model:
         """Train a system, or load the run that is there."""
         run = self.out / "runs" / system
+        examples = self.write(f"training{'-colour' * colour}", self.examples(colour)[0])
         if not run.exists():
-            examples = self.out / f"training{'-colour' * colour}.npz"
-            write_images(list(self.examples(colour)[0]), examples)
             options = {"fitting": {"system": system, **fitting}, "trainer": {"accelerator": "cpu"}}
             length = self.length(system)
             gendiff.train("images", [examples], run, steps=length, seed=self.seed, preset="tiny", previews=0, **options)
         return gendiff.load(run)
+
+    def write(self, name: str, images: ImageArrays) -> Path:
+        """Write images that a command of the table starts from; return their file."""
+        path = self.out / f"{name}.npz"
+        write_images(list(images), path)
+        return path
+
+    def trains(self, system: str, more: str = "", colour: bool = False) -> str:
+        """Return the command that trains a system."""
+        examples, run = f"{self.out}/training{'-colour' * colour}.npz", f"{self.out}/runs/{system}"
+        options = f"--system {system}{more} --preset tiny --steps {self.length(system)}"
+        return f"gendiff train images {examples} {options} --out {run}"
+
+    def samples(self, system: str, model: Model, more: str = "") -> str:
+        """Return the command that draws what is measured."""
+        number = f"-n {self.size.images} --steps {self.steps(model)}"
+        return f"gendiff sample {self.out}/runs/{system} {number}{more} -o new.npz"
+
+    def edits(self, system: str, model: Model, name: str, task: str, steps: int | None = None) -> str:
+        """Return the command that edits the images of a file that was written."""
+        steps = self.steps(model) if steps is None else min(steps, self.size.sampling)
+        return f"gendiff edit {self.out}/runs/{system} {self.out}/{name}.npz --task {task} --steps {steps} -o new.npz"
+
+    def mask(self, name: str, free: np.ndarray) -> str:
+        """Write the first of some masks, (M, H, W), as a picture; return its file."""
+        path = self.out / f"{name}.png"
+        write_images([Image(np.where(free[0], np.uint8(255), np.uint8(0)))], path)
+        return str(path)
 
     def length(self, system: str) -> int:
         """Return the training steps of a system."""
@@ -210,7 +238,8 @@ def draws(studio: Studio, system: str) -> list[Row]:
             random = Random(studio.seed, len(x["pixel"]))
             bits = bits_per_dim(model.denoiser, x, random=random, terms=studio.size.sampling)  # of 1,000
         said += f"; at most {float(bits.mean()):.2f} bits/dim"
-    return [Row(system, command(studio, system), studio.sheet(system, images), said)]
+    told = f"{studio.trains(system)}; {studio.samples(system, model)}"
+    return [Row(system, told, studio.sheet(system, images), said)]
 
 
 def classifier_free(studio: Studio, system: str) -> list[Row]:
@@ -219,9 +248,8 @@ def classifier_free(studio: Studio, system: str) -> list[Row]:
     plain, strong = studio.draw(model), studio.draw(model, guidance=2.0)
     right = [100 * studio.judge().accuracy(images).value for images in (plain, strong)]
     said = f"{studio.distance(plain)}; {right[0]:.0f} % recognised as their class, {right[1]:.0f} % at guidance 2"
-    return [
-        Row(system, f"{command(studio, system)}; gendiff sample … --guidance 2", studio.sheet(system, strong), said)
-    ]
+    told = f"{studio.trains(system)}; {studio.samples(system, model, ' --guidance 2')}"
+    return [Row(system, told, studio.sheet(system, strong), said)]
 
 
 def classifier_guided(studio: Studio, system: str) -> list[Row]:
@@ -238,7 +266,11 @@ def classifier_guided(studio: Studio, system: str) -> list[Row]:
         f"{studio.distance(plain)}; {right[0]:.0f} % recognised as their class, {right[1]:.0f} % led by a classifier"
         f" (which is right of {seen:.0f} % at t = 0.3)"
     )
-    return [Row(system, f"{command(studio, system)}; classifier.guide(scale=2)", studio.sheet(system, led), said)]
+    run, judge = studio.out / "runs" / system, studio.out / "runs" / f"{system}-classifier"
+    learns = f"gendiff classifier {run} {studio.out}/training.npz --steps {studio.size.steps} --out {judge}"
+    leads = studio.samples(system, model, f" --classifier {judge} --classifier-scale 2")
+    told = f"{studio.trains(system)}; {learns}; {leads}"
+    return [Row(system, told, studio.sheet(system, led), said)]
 
 
 def enlarges(studio: Studio, system: str) -> list[Row]:
@@ -247,7 +279,8 @@ def enlarges(studio: Studio, system: str) -> list[Row]:
     small = shrink(to_state(truth.pixels), FACTOR)
     big, ours = arrays(enlarge(small, FACTOR)), studio.edited(model, arrays(small), "enlarge")
     picture = studio.sheet(system, big, ours, truth)
-    told = command(studio, system, f" --factor {FACTOR}", "enlarge")
+    studio.write("small", arrays(small))
+    told = f"{studio.trains(system, f' --factor {FACTOR}')}; {studio.edits(system, model, 'small', 'enlarge')}"
     return [Row(system, told, picture, f"{studio.beside(ours, big, truth)}; in brackets bicubic")]
 
 
@@ -257,18 +290,21 @@ def restores(studio: Studio, system: str) -> list[Row]:
     x, random = to_state(truth.pixels), Random(studio.seed, len(truth))
     holes, half = (hole(x, random)[:, 0].numpy() for hole in (rectangle, margin))
     plain, bad = arrays(gray(x)), arrays(jpeg(x, torch.full((len(x),), 10.0)))
-    rows = []
+    rows, train = [], studio.trains(system, colour=True)
+    for name, images in (("held-colour", truth), ("gray", plain), ("jpeg", bad)):
+        studio.write(name, images)
     for task, free in (("inpaint", holes), ("uncrop", half)):
         ours = studio.edited(model, truth, task, mask=free)
         said = f"{studio.beside(ours, filled(truth, free), truth, colour=True)}; in brackets the mean of the rest"
         picture = studio.sheet(f"{system}-{task}", pierced(truth, free), ours, truth)
-        told = command(studio, system, "", f"{task} --mask holes.png")
-        rows.append(Row(f"{system}: {task}", told, picture, f"{said}; {kept(ours, truth, free)}"))
+        edit = studio.edits(system, model, "held-colour", f"{task} --mask {studio.mask(f'{task}-mask', free)}")
+        rows.append(Row(f"{system}: {task}", f"{train}; {edit}", picture, f"{said}; {kept(ours, truth, free)}"))
     for task, given, baseline in (("colourise", plain, "gray"), ("repair", bad, "JPEG of quality 10")):
         ours = studio.edited(model, given, task)
         said = f"{studio.beside(ours, given, truth, colour=True)}; in brackets {baseline}"
         picture = studio.sheet(f"{system}-{task}", given, ours, truth)
-        rows.append(Row(f"{system}: {task}", command(studio, system, "", task), picture, said))
+        edit = studio.edits(system, model, "gray" if task == "colourise" else "jpeg", task)
+        rows.append(Row(f"{system}: {task}", f"{train}; {edit}", picture, said))
     return rows
 
 
@@ -280,7 +316,9 @@ def varies(studio: Studio, system: str) -> list[Row]:
     off = means(made) - means(rough)
     said = f"{studio.distance(made, rough)}; the mean of a block moves by {np.sqrt((off**2).mean()):.0f} of 255"
     picture = studio.sheet(system, rough, made, truth)
-    return [Row(system, command(studio, "ddpm", "", f"vary --strength {STRENGTH}"), picture, said)]
+    studio.write("blocks", rough)
+    told = f"{studio.trains('ddpm')}; {studio.edits('ddpm', model, 'blocks', f'vary --strength {STRENGTH}')}"
+    return [Row(system, told, picture, said)]
 
 
 def follows(studio: Studio, system: str) -> list[Row]:
@@ -289,9 +327,11 @@ def follows(studio: Studio, system: str) -> list[Row]:
     low = arrays(block_mean(to_state(truth.pixels), FACTOR))
     made = studio.edited(model, truth, "like", factor=FACTOR)
     off = np.abs(means(made) - means(truth)).mean()
-    said = f"{studio.distance(made, low)}; the mean of a block moves by {off:.1f} of 255"
+    said = f"{studio.distance(made, low)}; the mean of a block moves by {off:.2f} of 255"
     picture = studio.sheet(system, low, made, truth)
-    return [Row(system, command(studio, "ddpm", "", f"like --factor {FACTOR}"), picture, said)]
+    studio.write("held", truth)
+    told = f"{studio.trains('ddpm')}; {studio.edits('ddpm', model, 'held', f'like --factor {FACTOR}')}"
+    return [Row(system, told, picture, said)]
 
 
 def means(images: ImageArrays) -> np.ndarray:
@@ -306,7 +346,9 @@ def repaints(studio: Studio, system: str) -> list[Row]:
     made = studio.edited(model, truth, "inpaint", steps=LEVELS, mask=free)
     said = f"{studio.beside(made, filled(truth, free), truth)}; in brackets the mean of the rest"
     picture = studio.sheet(system, pierced(truth, free), made, truth)
-    told = command(studio, "ddpm", "", "inpaint --mask holes.png")
+    studio.write("held", truth)
+    edit = studio.edits("ddpm", model, "held", f"inpaint --mask {studio.mask('hole', free)}", LEVELS)
+    told = f"{studio.trains('ddpm')}; {edit}"
     return [Row(system, told, picture, f"{said}; {kept(made, truth, free)}")]
 
 
@@ -325,12 +367,6 @@ SHOWN: dict[str, Callable[[Studio, str], list[Row]]] = {
     "ilvr": follows,
     "repaint": repaints,
 }
-
-
-def command(studio: Studio, system: str, more: str = "", task: str = "") -> str:
-    """Return the command that trains a system, and the one that edits a picture by it."""
-    train = f"gendiff train images digits --system {system}{more} --steps {studio.length(system)} --out RUN"
-    return train + (f"; gendiff edit RUN picture.png --task {task} -o new.png" if task else "")
 
 
 def main() -> None:

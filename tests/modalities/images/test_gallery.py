@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from gendiff.cli import main
 from gendiff.cli.parsing import parse
 from gendiff.cli.train import build_parser
 from gendiff.modalities.images.modality import Images
@@ -49,7 +51,6 @@ def test_the_gallery_shows_every_system():
     assert {*SYSTEMS} | {"sdedit", "ilvr", "repaint"} == {*gallery().SHOWN}
 
 
-@pytest.mark.slow
 def test_the_gallery_runs_at_its_smallest(tmp_path, monkeypatch, capsys):
     module = gallery()
     monkeypatch.setattr(sys, "argv", ["gallery.py", "--out", str(tmp_path), "--size", "smallest"])
@@ -61,6 +62,14 @@ def test_the_gallery_runs_at_its_smallest(tmp_path, monkeypatch, capsys):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert sum("same: True" in line for line in lines) == 3
     assert lines[-1] in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    told = [command for line in lines[2:] for command in line.split("`")[1].split("; ")]
+    made = [command for command in told if Path(shlex.split(command)[-1]).exists()]
+    assert {command.split()[1] for command in made} == {"train", "classifier"}  # what they make is there
+    for command in (command for command in told if command not in made):
+        assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+        assert len(Images.read([tmp_path / "new.npz"])[0]) == 6
+        (tmp_path / "new.npz").unlink()
 
 
 def test_the_page_names_every_system():
