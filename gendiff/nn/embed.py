@@ -41,6 +41,42 @@ class Fourier(nn.Module):
         return torch.cat((angle.cos(), angle.sin()), -1)
 
 
+class RandomFourier(nn.Module):
+    r"""Cosines and sines of a scalar at random frequencies.
+
+    .. math:: \cos(2\pi s w_k), \; \sin(2\pi s w_k), \qquad w_k \sim N(0, b^2)
+
+    The frequencies are drawn once and saved with the weights; nothing is learned.
+
+    Args:
+        features: number of features, even.
+        scale: b, in periods per unit of the scalar. NCSN++ takes 16 for log σ, which is 64 for a quarter of it.
+
+    Raises:
+        UserError: if `features` is odd or not positive, or for a scale that is not positive.
+
+    References:
+        | Fourier features let networks learn high frequency functions (Tancik et al., 2020) | https://arxiv.org/abs/2006.10739
+        | Score-based generative modeling through stochastic differential equations (Song et al., 2020) | https://arxiv.org/abs/2011.13456
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int = 32, scale: float = 16.0):
+        super().__init__()
+        if features < 2 or features % 2 or not 0 < scale < math.inf:
+            raise UserError(
+                f"RandomFourier wants a positive even number of features and a positive scale, got {features}, {scale}"
+            )
+        self.features, self.scale = features, scale
+        self.register_buffer("frequencies", scale * torch.randn(features // 2))
+
+    def forward(self, scalar: Tensor) -> Tensor:
+        """Embed `scalar` of any shape (...) as (..., features)."""
+        angle = 2 * math.pi * scalar.unsqueeze(-1) * self.frequencies.to(scalar.dtype)
+        return torch.cat((angle.cos(), angle.sin()), -1)
+
+
 class Radial(nn.Module):
     r"""Gaussians of a distance, :math:`y_k = \exp(-(d - \mu_k)^2 / 2w^2)`: centers evenly from 0, w their spacing.
 

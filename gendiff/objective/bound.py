@@ -30,8 +30,8 @@ class Bound(nn.Module):
 
     see :func:`rate`. Times are uniform in :math:`\log(1 + \mathrm{SNR})` of the clock field: the information that x_t
     gives about unit-variance data grows evenly with it, and for such data all times weigh alike. The integral does not
-    depend on this law, nor, for one field, on the schedule between its ends; a learned schedule gets the gradient of
-    the bound.
+    depend on this law, nor, for one field, on the schedule between its ends, and by this law its variance does not
+    either: of a learned schedule the ends get a gradient, and what lies between has nothing to gain.
 
     Arguments:
         steps: T, the number of steps of the chain k / T (1000); None for infinitely many.

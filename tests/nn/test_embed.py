@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gendiff.files import UserError
-from gendiff.nn.embed import Conditioning, Fourier
+from gendiff.nn.embed import Conditioning, Fourier, RandomFourier
 
 
 def test_fourier_features_are_cosines_and_sines_of_geometric_periods():
@@ -72,3 +72,19 @@ def test_mistakes_in_conditions_are_named(conditioning):
     for kind in ("real", 0, -3):
         with pytest.raises(UserError, match="'gap'"):
             Conditioning({"gap": kind}, 4)
+
+
+def test_random_features_make_the_kernel_of_their_law():
+    """The mean of cos(2 pi w d) over w from N(0, b²) is exp(-2 pi² b² d²)."""
+    torch.manual_seed(0)
+    embed, s = RandomFourier(20_000, 3.0), torch.linspace(-0.5, 0.5, 21)
+    y = embed(s)
+    expected = torch.exp(-2 * torch.pi**2 * 9 * (s[:, None] - s) ** 2)
+    assert torch.allclose(y @ y.T / 10_000, expected, atol=0.03)
+    assert expected.min() < 1e-6 < 0.5 < expected[0, 1]
+
+
+@pytest.mark.parametrize(("features", "scale"), [(3, 16.0), (0, 16.0), (4, 0.0), (4, float("inf"))])
+def test_random_features_that_there_cannot_be(features, scale):
+    with pytest.raises(UserError, match="RandomFourier wants a positive even number of features"):
+        RandomFourier(features, scale)

@@ -605,3 +605,16 @@ def test_the_classifier_learns():
         optimizer.step()
     x, level, label = batch(200)
     assert (net(x, level).argmax(1) == label).double().mean() > 0.98
+
+
+def test_random_features_of_the_level_are_saved_with_the_weights():
+    options = {"fields": {"pixel": 1}, "width": 8, "multipliers": (1,), "blocks": 1, "attention": (), "groups": 4}
+    first, second = (UNet(**options, random_features=64.0) for _ in range(2))
+    assert not torch.equal(first.level[0].frequencies, second.level[0].frequencies)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.level[0].frequencies, second.level[0].frequencies)
+    level = torch.tensor([[0.1], [0.4]])
+    angle = 2 * torch.pi * level * first.level[0].frequencies
+    assert torch.allclose(first.level[:2](level), torch.cat((angle.cos(), angle.sin()), 1), atol=1e-5)
+    assert describe(first)["random_features"] == 64.0
+    assert len(first.state_dict()) == len(UNet(**options).state_dict()) + 1

@@ -21,7 +21,11 @@ palette    the same                   noise      alpha    L2 of what is not know
 
 What differs from the papers: networks are the U-Net of the preset (ADM has its own blocks and attention); times are
 continuous where a paper counts steps; SR3 and Palette also learn to draw images that they are told nothing of, in a
-tenth of the training. Every system can be sampled by any other sampler, too.
+tenth of the training. VDM draws times evenly in log(1 + SNR), so that neither the bound nor its variance depends on the
+schedule between its ends, and the ends alone learn; bytes are spread over their bins, where the paper has a softmax
+over all 256. The learned variances of Improved DDPM and ADM have no term for the last step, which has no variance. The
+corrector of score SDE takes its length from the noise level, and not from the norms of a batch, so that no sample
+depends on the others. Every system can be sampled by any other sampler, too.
 
 References:
     | Classifier-free diffusion guidance (Ho, Salimans, 2022) | https://arxiv.org/abs/2207.12598

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gendiff.files import UserError
-from gendiff.nn.embed import Conditioning, Fourier
+from gendiff.nn.embed import Conditioning, Fourier, RandomFourier
 from gendiff.nn.graph import add_condition, previous
 from gendiff.nn.unet.layers import Design, Resolutions, Step, Tokens, activated, zeroed
 from gendiff.ops import State
@@ -89,6 +89,8 @@ class UNet(nn.Module):
             the fastest on CPUs.
         periods: Longest and shortest period of the sines and cosines of a noise level. The default suits a quarter of
             a log-SNR, (2.0, 0.05) a time; DDPM's own, of its steps counted to 1000, are (62832.0, 6.2832).
+        random_features: In their place, cosines and sines at random frequencies of this standard deviation, in periods
+            per unit of the level (:class:`gendiff.nn.embed.RandomFourier`).
         self_condition: Whether `<field>_previous`, an earlier estimate of every field, is read; zero where not given.
         patch: Side of squares of pixels that the network sees as one pixel with their channels beside each other: the
             network is patch² times as cheap. Sides of images are multiples of it, and `attention` counts such pixels.
@@ -124,6 +126,7 @@ class UNet(nn.Module):
         patch: int = 1,
         channels_last: bool = True,
         checkpoint: bool = False,
+        random_features: float | None = None,
     ):
         super().__init__()
         self.fields, self.width, self.multipliers, self.blocks = dict(fields), width, list(multipliers), blocks
@@ -132,6 +135,7 @@ class UNet(nn.Module):
         self.scale_shift, self.residual_resampling = scale_shift, residual_resampling
         self.learned_variance, self.dropout, self.self_condition = learned_variance, dropout, self_condition
         self.patch, self.channels_last, self.checkpoint = patch, channels_last, checkpoint
+        self.random_features = random_features
         vectors, self.grids, sequences = _by_kind(self.conditions)
         self.sequence, token_features = next(iter(sequences.items()), ("", 0))
         design = Design(
@@ -148,7 +152,7 @@ class UNet(nn.Module):
         )
         resolutions = design.resolutions(width, multipliers, blocks, size, attention, patch)
         self.names, features = sorted(fields), check_fields("UNet", fields) * patch**2
-        self.level = embed_level(levels, width, periods)
+        self.level = embed_level(levels, width, periods, random_features)
         self.conditioning = Conditioning(vectors, 4 * width) if vectors else None
         if sequences:
             self.token_norm = nn.LayerNorm(token_features)
@@ -263,7 +267,9 @@ def _way_up(kept: Sequence[int], resolutions: Resolutions, blocks: int, design: 
             yield design.step(layers)
 
 
-def embed_level(levels: int, width: int, periods: Sequence[float]) -> nn.Sequential:
+def embed_level(
+    levels: int, width: int, periods: Sequence[float], random_features: float | None = None
+) -> nn.Sequential:
     """Return the embedding of noise levels, (B, levels) to (B, 4 width).
 
     Raises:
@@ -272,9 +278,8 @@ def embed_level(levels: int, width: int, periods: Sequence[float]) -> nn.Sequent
     if levels < 1 or len(periods) != 2 or min(periods) <= 0:
         raise UserError(f"levels must be positive and periods two positive numbers, got {levels} and {list(periods)}")
     wide = 4 * width
-    return nn.Sequential(
-        Fourier(width, *periods), nn.Flatten(), nn.Linear(levels * width, wide), nn.SiLU(), nn.Linear(wide, wide)
-    )
+    waves = Fourier(width, *periods) if random_features is None else RandomFourier(width, random_features)
+    return nn.Sequential(waves, nn.Flatten(), nn.Linear(levels * width, wide), nn.SiLU(), nn.Linear(wide, wide))
 
 
 def stacked(parts: Sequence[Tensor], patch: int, channels_last: bool) -> Tensor:
