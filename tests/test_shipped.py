@@ -15,6 +15,7 @@ from rdkit import Chem
 from scribbles import scribbles
 
 from gendiff.cli import main
+from gendiff.config import describe
 from gendiff.model import load, shipped
 
 MODELS = shipped()
@@ -38,8 +39,10 @@ def test_recipes_measure_what_their_cards_show_and_count_the_whole_training(tmp_
     for name, folder in MODELS.items():
         recipe = shipped.RECIPES[name]
         first, _, card = (folder / "README.md").read_text(encoding="utf-8").partition("Quality against steps")
-        assert getattr(load(name).sampler, "temperature", 1.0) == recipe.temperature
-        assert ("| the same at temperature 1 |" in first) == (recipe.temperature != 1), name
+        model = load(name)
+        assert getattr(model.sampler, "temperature", 1.0) == recipe.temperature
+        assert (model.skip and describe(model.skip)) == (recipe.skip and describe(recipe.skip))
+        assert ("| without skip guidance |" in first) == (recipe.skip is not None), name
         rows = [int(steps) for steps in re.findall(r"^\| (\d+) \|", card, re.MULTILINE)]
         assert rows == sorted((*recipe.curve, recipe.steps)), name
     (tmp_path / "checkpoints").mkdir()
