@@ -164,8 +164,8 @@ RECIPES = {
         licence="CC BY-SA 3.0, as the data",
         limits=[
             "It draws the digits 0 to 9 in one style of handwriting: American, of the 1990s.",
-            "Parts of a picture that should be black have a grain of a few levels of 255, which neither recognition nor the"
-            " distances notice.",
+            "Parts of a picture that should be black have a grain of a few levels of 255, which neither recognition nor"
+            " the distances notice.",
         ],
     ),
     "images-cifar": Recipe(

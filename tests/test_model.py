@@ -254,7 +254,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_work(model, monkeypatch):
         ({"n": 2, "steps": 0}, "--steps must be at least 1, got 0"),
         ({"n": 2, "sampler": "best"}, "--sampler: there is no sampler 'best'; choose from ddim, ancestral, heun"),
         ({"n": 2, "batch_size": 0}, "--batch-size must be at least 1, got 0"),
-        ({"n": 2, "only": ["vaild"]}, "--only knows valid, connected and new, not 'vaild'"),
+        ({"n": 2, "only": ["vaild"]}, "--only knows valid, connected, stable and new, not 'vaild'"),
         ({"n": 2, "only": ["new"]}, "--reference FILE"),
     ):
         with pytest.raises(UserError, match=words):

@@ -142,7 +142,7 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     )
     add_guidance(p)
     p.add_argument(
-        "--only", type=str | None, default=None, help="draw until there are enough that are valid, or valid,connected"
+        "--only", type=str | None, default=None, help="draw until enough are valid, or all of valid,connected,stable"
     )
     p.add_argument(
         "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"

@@ -84,7 +84,10 @@ def build_parser(argv: Sequence[str] = ()) -> ArgumentParser:
     )
     add_size(p, "bounds of the number of elements, as modelled atoms or points: 12-20, 12-, -20 or 12")
     p.add_argument(
-        "--only", type=str | None, default=None, help="draw until there are enough that are all of: valid,connected,new"
+        "--only",
+        type=str | None,
+        default=None,
+        help="draw until there are enough that are all of: valid,connected,stable,new (stable: no radicals)",
     )
     p.add_argument(
         "--reference",

@@ -503,7 +503,7 @@ WORDS = {
         "-o",
         "new.sdf",
     ): "no size between 99 and 99 in the training data, which has 2 to 4",
-    ("sample", RUN, "--only", "pretty", "-o", "new.sdf"): "--only knows valid, connected and new, not 'pretty'",
+    ("sample", RUN, "--only", "pretty", "-o", "new.sdf"): "--only knows valid, connected, stable and new, not 'pretty'",
     ("sample", RUN, "--device", "abacus", "-o", "new.sdf"): "--device abacus: is not available here",
     ("sample", RUN): "--output is missing",
     ("sample",): "model and --output are missing",

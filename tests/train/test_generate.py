@@ -477,7 +477,7 @@ def test_a_folder_in_use_is_refused(folder, tmp_path):
         ({"ending": ".mol"}, "--format: cannot write .mol; choose from sdf"),
         ({"condition": {"logP": [1.0, 2.0]}}, "--condition: logP takes one number for all samples, not a list"),
         ({"condition": {"logP": torch.ones(2)}}, "--condition: logP takes one number for all samples, not a Tensor"),
-        ({"only": ["pretty"]}, "--only knows valid, connected and new, not 'pretty'"),
+        ({"only": ["pretty"]}, "--only knows valid, connected, stable and new, not 'pretty'"),
         ({"only": ["new"]}, "name them with --reference"),
         ({"steps": 0}, "--steps must be at least 1"),
         ({"sampler": "best"}, "--sampler: there is no sampler 'best'"),

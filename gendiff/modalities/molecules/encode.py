@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rdkit import Chem
 from torch import Tensor
 
 from gendiff.data import Ragged
@@ -68,16 +69,17 @@ def check_known(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequen
     Raises:
         UserError: if it does not, naming the first molecule.
     """
-    for what, values, known in (
-        ("element of atomic number", arrays.atomic_numbers, elements),
-        ("formal charge", arrays.charges, charges),
+    symbol = Chem.GetPeriodicTable().GetElementSymbol
+    for what, values, known, word in (
+        ("element", arrays.atomic_numbers, elements, symbol),
+        ("formal charge", arrays.charges, charges, str),
     ):
         unknown = np.flatnonzero(~np.isin(values, known))
         if len(unknown):
             row = int(arrays.molecule_of_atom[unknown[0]])
             which = f"molecule {before + row + 1:,}" + (f" ({arrays.names[row]})" if arrays.names[row] else "")
-            value = int(values[unknown[0]])
-            raise UserError(f"{which} has {what} {value}; this model knows {', '.join(map(str, sorted(known)))}")
+            value = word(int(values[unknown[0]]))
+            raise UserError(f"{which} has {what} {value}; this model knows {', '.join(map(word, sorted(known)))}")
 
 
 def _one_hot(values: NDArray[np.integer], known: Sequence[int]) -> Tensor:

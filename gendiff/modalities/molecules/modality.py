@@ -285,7 +285,10 @@ class Molecules(Modality):
         words = {"element": self.elements, "charge": self.charges}
         return super().axes(network) | adapt.axes(network, words, list(dict(self.process().items())))
 
-    def encode(self, records: MoleculeArrays) -> Ragged:  # noqa: D102
+    def encode(self, records: MoleculeArrays | Sequence[Any]) -> Ragged:
+        """Return the states of molecules, of arrays or of RDKit molecules with all of their hydrogens."""
+        if not isinstance(records, MoleculeArrays):
+            records = MoleculeArrays.from_mols(records)
         modelled = modelled_atoms(records, self.hydrogens)
         condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
         if isinstance(modelled, MoleculeArrays) and not isinstance(modelled, StoredMolecules):
@@ -411,18 +414,21 @@ class Molecules(Modality):
             write.annotate(mol, index=first + i, **facts)
 
     def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:
-        """Return which molecules are all of "valid", "connected" and "new" that are wanted.
+        """Return which molecules are all of "valid", "connected", "stable" and "new" that are wanted.
+
+        A stable molecule is valid and no atom of it has a free valence: it is no radical.
 
         Raises:
             UserError: for another word.
         """
         for word in wanted:
-            if word not in ("valid", "connected", "new"):
-                raise UserError(f"--only knows valid, connected and new, not {word!r}")
+            if word not in ("valid", "connected", "stable", "new"):
+                raise UserError(f"--only knows valid, connected, stable and new, not {word!r}")
         kept = []
-        for verdict in metrics.judge(records):
+        for mol, verdict in zip(records, metrics.judge(records), strict=True):
             new = verdict["smiles"] not in known
             facts = {"valid": verdict["valid"], "connected": verdict["connected"], "new": new}
+            facts["stable"] = not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
             kept.append(all(facts[word] for word in wanted) and (verdict["valid"] or not wanted))
         return kept
 

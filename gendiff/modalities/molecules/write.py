@@ -186,7 +186,8 @@ def sdf_record(mol: Chem.Mol) -> str:
 def mol_block(mol: Chem.Mol) -> str:
     """A mol block: V2000, or V3000 where something does not fit. Bonds that RDKit rejects are written as they are.
 
-    Without a conformer all coordinates are zero or, if the molecule is noted as invalid, NaN.
+    Stereochemistry is that of the coordinates: a double bond is not marked as one that may be either way. Without a
+    conformer all coordinates are zero or, if the molecule is noted as invalid, NaN.
     """
     mol = Chem.Mol(mol)
     mol.SetProp("_Name", _inert(_title(mol)))
@@ -200,6 +201,9 @@ def mol_block(mol: Chem.Mol) -> str:
     for sound in (True, False):
         try:
             mol.UpdatePropertyCache(strict=False)
+            if sound and mol.GetConformer().Is3D():
+                Chem.FastFindRings(mol)
+                Chem.AssignStereochemistryFrom3D(mol)
             return Chem.MolToMolBlock(mol, includeStereo=sound, kekulize=sound, forceV3000=large)
         except (ValueError, RuntimeError):
             continue

@@ -200,7 +200,7 @@ def test_keep_knows_its_words():
     assert adapter.keep(mols, ["valid", "connected"], set()) == [True, False, False]
     assert adapter.keep(mols, ["new"], {"CCO"}) == [False, False, True]
     assert adapter.keep(mols, ["new", "connected"], {"CN.CO"}) == [True, False, False]
-    with pytest.raises(UserError, match="--only knows valid, connected and new, not 'nice'"):
+    with pytest.raises(UserError, match="--only knows valid, connected, stable and new, not 'nice'"):
         adapter.keep(mols, ["valid", "nice"], set())
 
 
@@ -249,3 +249,22 @@ def test_on_a_gpu(tmp_path, precision):
         assert heavy[0] == heavy[1]
         places = [mol.GetConformer().GetPositions()[: len(heavy[0])] for mol in (a, b)]
         np.testing.assert_allclose(places[0], places[1], atol=1e-2)
+
+
+def test_stable_molecules_are_no_radicals():
+    mols = [Chem.AddHs(Chem.MolFromSmiles(smiles)) for smiles in ("CO", "C[CH2]", "[O][O]", "c1ccncc1")]
+    adapter = Molecules.fit(examples.arrays(), hydrogens="explicit")
+    assert adapter.keep(mols, ["stable"], set()) == [True, False, False, True]
+    assert adapter.keep(mols, ["valid"], set()) == [True] * 4
+
+
+@pytest.mark.parametrize("hydrogens", ["implicit", "explicit"])
+def test_molecules_of_rdkit_are_judged_and_encoded_like_those_of_files(hydrogens):
+    model, mols = examples.model(hydrogens), list(examples.molecules()[:3])
+    arrays = examples.arrays().select(slice(3))
+    for ours, theirs in zip(
+        model.log_prob(mols, steps=2).values(), model.log_prob(arrays, steps=2).values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    codes = [model.encode(records, steps=2).fields["position"] for records in (mols, arrays)]
+    assert torch.equal(*codes)

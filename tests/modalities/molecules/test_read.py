@@ -147,6 +147,12 @@ def test_a_folder_is_read_like_the_files_in_it(tmp_path):
     assert report.lines()[0].startswith("read 3 molecules from 3 files: C")
 
 
+def test_a_part_is_asked_of_archives_alone(tmp_path):
+    """Else all of a file would count as held out."""
+    with pytest.raises(UserError, match=r"a\.smi: --split takes a part of \.npz files"):
+        read_molecules(write(tmp_path / "a.smi", "CC x\n"), split="valid")
+
+
 def test_several_files_of_several_formats(tmp_path):
     paths = [write(tmp_path / "a.sdf", sdf(WATER)), write(tmp_path / "b.xyz", XYZ), write(tmp_path / "c.smi", "C\nO\n")]
     arrays, report = read_molecules(paths)

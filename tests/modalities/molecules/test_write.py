@@ -385,3 +385,24 @@ def test_npz_holds_the_documented_arrays(molecules, tmp_path):
         np.testing.assert_array_equal(arrays["properties"], expected)
         assert arrays["formal_charge"].tolist() == [Chem.GetFormalCharge(mol) for mol in molecules]
         assert arrays["num_atoms"].sum() == len(arrays["positions"]) == len(arrays["charges"])
+
+
+@pytest.mark.parametrize(
+    "smiles", ["C/C=C\\C", "C/C=C/C", "C/C(C=O)=N/O", "C[C@H](O)F", "C[C@@H](O)F", "CC=C", "c1ccncc1"]
+)
+def test_a_mol_block_has_the_stereochemistry_of_the_coordinates(smiles):
+    """Of a molecule of bonds and coordinates alone, as models draw it; programs that read it need not look at 3-D."""
+    whole = embed_3d(Chem.MolFromSmiles(smiles))
+    drawn = Chem.RWMol()
+    plain = Chem.Mol(whole)
+    Chem.Kekulize(plain, clearAromaticFlags=True)
+    for atom in plain.GetAtoms():
+        drawn.AddAtom(Chem.Atom(atom.GetSymbol()))
+    for bond in plain.GetBonds():
+        drawn.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondType())
+    drawn.AddConformer(whole.GetConformer())
+    Chem.SanitizeMol(drawn)
+    for mol in (drawn, Chem.RemoveHs(drawn)):
+        read = Chem.MolFromMolBlock(mol_block(mol))
+        assert Chem.MolToSmiles(read) == Chem.CanonSmiles(smiles)
+        assert all(bond.GetStereo() != Chem.BondStereo.STEREOANY for bond in read.GetBonds())

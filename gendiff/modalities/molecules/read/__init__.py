@@ -141,6 +141,10 @@ def read_molecules(
             raise UserError(
                 f"{path}: unknown extension {ending(path)!r}; molecules are read from {known}, and text packed as .gz"
             )
+    if split is not None and (whole := [path for path in files if ending(path) not in NPZ]):
+        raise UserError(
+            f"{whole[0]}: --split takes a part of .npz files with an array `split`, and this is none of them"
+        )
     size = sum(path.stat().st_size for path in files)
     if store is None:
         text = [path for path in files if ending(path) not in NPZ]
