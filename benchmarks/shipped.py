@@ -90,8 +90,8 @@ FORMULAS = (
 )
 
 RADICALS = (
-    "Some four in ten of its molecules have an atom with a free valence, or with one too many: radicals, which the line"
-    " on strain counts, and pieces. molecules-qm9-heavy draws whole ones."
+    "Some three in ten of its molecules have an atom with a free valence, or with one too many: radicals, which the"
+    " line on strain counts, and pieces. molecules-qm9-heavy draws whole ones."
 )
 
 QM9 = [
@@ -222,6 +222,7 @@ RECIPES["molecules-qm9"] = replace(
         "compile": True,
         "fitting": {"hydrogens": "explicit", "atom_types": "given"},
     },
+    curve=(5, 12, 20),
     temperature=0.7,
     skip=Skip([2], 1.75),
     limits=[FLUORINE, FORMULAS, RADICALS],

@@ -120,7 +120,7 @@ def add_guidance(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--skip",
-        type=str | None,
+        type=str | int | None,
         default=None,
         help="lead samples away from what the network says without these blocks: 2, or 2,3, counting from 0; none for"
         " the network as it is (default: as the model says, mostly none)",

@@ -46,20 +46,21 @@ def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
     return lambda denoiser: Autoguidance(denoiser, other.denoiser, scale)
 
 
-def skip_of(model: Model, blocks: Sequence[int] | str | None = None, scale: float | None = None) -> Skip | None:
+def skip_of(model: Model, blocks: Sequence[int] | str | int | None = None, scale: float | None = None) -> Skip | None:
     """Return skip guidance for a model (:class:`gendiff.guide.Skip`): its own, another, or none.
 
     Arguments:
         model: The model.
-        blocks: Numbers of the blocks that are left out, from 0, or these as text, "2,3"; nothing or "none" for no such
-            guidance, None for that of the model.
+        blocks: Numbers of the blocks that are left out, from 0, or one, or these as text, "2,3"; nothing or "none" for
+            no such guidance, None for that of the model.
         scale: None for that of the model or, if it has none, 1.5.
 
     Raises:
         UserError: for blocks that there are not, or a scale that is no number or has nothing to scale.
     """
-    if isinstance(blocks, str):
-        parts = [] if blocks.strip() == "none" else [part.strip() for part in blocks.split(",")]
+    if isinstance(blocks, str | int):
+        text = str(blocks).strip()
+        parts = [] if text == "none" else [part.strip() for part in text.split(",")]
         if not all(part.isdecimal() for part in parts):
             raise UserError(f"--skip {blocks}: write the numbers of blocks, counting from 0, as 2 or 2,3; or none")
         blocks = [int(part) for part in parts]

@@ -54,7 +54,7 @@ def generate(
     reading: Mapping[str, Any] | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | None = None,
-    skip: Sequence[int] | str | None = None,
+    skip: Sequence[int] | str | int | None = None,
     skip_scale: float | None = None,
     batch_size: int = 256,
     compile: bool = False,

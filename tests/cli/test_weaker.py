@@ -117,6 +117,9 @@ def test_skip_guidance_can_be_changed_and_left_out(gendiff, skipping, tmp_path):
         model = load(skipping)
         model.skip = changed
         path = tmp_path / f"{number}.sdf"
+        if number == 1:
+            (tmp_path / "options.yaml").write_text("skip: 1\nskip_scale: 9\n")
+            words = ("--config", tmp_path / "options.yaml")
         assert gendiff("sample", skipping, "-n", 2, "-o", path, *words).status == 0
         assert read_sidecar(path).get("skip") == (changed and describe(changed))
         found = positions(Chem.SDMolSupplier(str(path), False, False))
