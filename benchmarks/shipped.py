@@ -90,8 +90,8 @@ FORMULAS = (
 )
 
 RADICALS = (
-    "Some three in ten of its molecules have an atom with a free valence, or with one too many: radicals, which the"
-    " line on strain counts, and pieces. molecules-qm9-heavy draws whole ones."
+    "One in three of its molecules has an atom with a free valence, or with one too many: radicals, which the line on"
+    " strain counts, and pieces. molecules-qm9-heavy draws whole ones."
 )
 
 QM9 = [
