@@ -18,7 +18,7 @@ from gendiff import config
 from gendiff.config import Configurable, build, describe
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError
-from gendiff.guide import Replacement
+from gendiff.guide import Replacement, Skip
 from gendiff.modalities.images.modality import Images
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.sketches.modality import Sketches
@@ -103,6 +103,7 @@ THINGS = [
     ReverseSDE(7, noise=0.5),
     Langevin(7, corrections=2),
     PredictorCorrector(7, predictor=ReverseSDE()),
+    Skip([2, 3], 1.75),
     Molecules([6, 1], {3: 2, 5: 1}, "explicit", [0, -1], 1.25, 0.375),
     Molecules(
         [6],

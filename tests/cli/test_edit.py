@@ -174,4 +174,4 @@ def test_too_large_a_fragment_and_a_foreign_element_are_refused(gendiff, tmp_pat
     (tmp_path / "iron.xyz").write_text("1\n\nFe 0 0 0\n")
     done = gendiff("edit", examples.run(), tmp_path / "iron.xyz", "-o", tmp_path / "b.sdf")
     assert done.status == 1
-    assert "element of atomic number 26" in done.err
+    assert "element Fe; this model knows C, N, O, F" in done.err
