@@ -27,6 +27,7 @@ import torch
 from gendiff.files import UserError, read_json, sha256, write_json
 from gendiff.guide import Skip
 from gendiff.metrics import Table
+from gendiff.metrics.paired import LEAST
 from gendiff.modality import find_modality
 from gendiff.model import Model, load
 from gendiff.train import train
@@ -414,13 +415,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     parser.add_argument("--steps", type=int, help="training steps in the place of the recipe's, to see that it runs")
-    parser.add_argument("--number", type=int, help="samples in the place of the recipe's, to see that it runs")
+    parser.add_argument("--number", type=int, help=f"samples in the place of the recipe's, at least {LEAST}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     recipe, run = RECIPES[options.name], options.work / "run"
     if options.steps is not None:
         recipe = replace(recipe, training=recipe.training | {"steps": options.steps})
     if options.number is not None:
+        if options.number < LEAST:
+            raise UserError(f"--number must be at least {LEAST}: fewer samples have no distances")
         recipe = replace(recipe, number=options.number, points=None)
     files = carve(recipe, options.data, options.work)
     if not options.measure:
