@@ -114,7 +114,8 @@ def clipped_shift(x: Tensor, mean: Tensor, factor: int, bounds: tuple[float, flo
         bounds: Where values are clipped.
     """
     low, high = bounds
-    less, more = torch.full_like(x, low) - x.amax(), torch.full_like(x, high) - x.amin()
+    rest = tuple(range(1, x.dim()))  # of each sample alone: none depends on the others of its batch
+    less, more = ((end - x_end).expand_as(x) for end, x_end in ((low, x.amax(rest, True)), (high, x.amin(rest, True))))
     for _ in range(40):
         middle = (less + more) / 2
         short = block_mean((x + middle).clamp(low, high), factor) < mean
