@@ -428,7 +428,8 @@ class Molecules(Modality):
         for mol, verdict in zip(records, metrics.judge(records), strict=True):
             new = verdict["smiles"] not in known
             facts = {"valid": verdict["valid"], "connected": verdict["connected"], "new": new}
-            facts["stable"] = not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+            if "stable" in wanted:
+                facts["stable"] = not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
             kept.append(all(facts[word] for word in wanted) and (verdict["valid"] or not wanted))
         return kept
 
