@@ -126,7 +126,10 @@ def add_guidance(command: ArgumentParser) -> None:
         " the network as it is (default: as the model says, mostly none)",
     )
     command.add_argument(
-        "--skip-scale", type=float | None, default=None, help="how strongly: 1 is the network as it is (default: 1.5)"
+        "--skip-scale",
+        type=float | None,
+        default=None,
+        help="how strongly: 1 is the network as it is (default: as the model says, else 1.5)",
     )
 
 

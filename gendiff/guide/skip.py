@@ -15,6 +15,9 @@ from gendiff.guide.guidance import finite
 
 M = TypeVar("M", bound=nn.Module)
 
+SCALE = 1.5
+"""Where none is asked for."""
+
 
 class Skip(Configurable):
     r"""Guidance away from the model itself without some blocks of its network, so that no second model is needed.
@@ -27,7 +30,7 @@ class Skip(Configurable):
 
     Arguments:
         blocks: Numbers of the blocks that are left out, from 0: those in the middle are a good start.
-        scale: w; 1 is the plain model.
+        scale: w (1.5); 1 is the plain model.
 
     Raises:
         ValueError: for no block, a number twice or below 0, or a scale that is not finite; of a denoiser, when its
@@ -38,7 +41,7 @@ class Skip(Configurable):
         | Spatiotemporal skip guidance for enhanced video diffusion sampling (Hyung et al., 2024) | https://arxiv.org/abs/2411.18664
     """
 
-    def __init__(self, blocks: Sequence[int], scale: float = 1.5):
+    def __init__(self, blocks: Sequence[int], scale: float = SCALE):
         self.blocks, self.scale = list(blocks), finite("scale", scale)
         if not self.blocks or len({*self.blocks}) < len(self.blocks) or not all(b >= 0 for b in self.blocks):
             raise ValueError(f"blocks must be different numbers from 0, at least one, got {self.blocks}")

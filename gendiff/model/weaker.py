@@ -9,10 +9,8 @@ from pathlib import Path
 from gendiff.config import describe
 from gendiff.files import UserError
 from gendiff.guide import Autoguidance, Skip
+from gendiff.guide.skip import SCALE
 from gendiff.model.model import Guide, Model, load
-
-SCALE = 1.5
-"""Of skip guidance where none is asked for."""
 
 
 def away_from(model: Model, weaker: str | Path, scale: float) -> Guide:
