@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from gendiff.files import UserError
 
 
+def waves(scalar: Tensor, frequencies: Tensor) -> Tensor:
+    """Return the cosines and sines of a scalar (...) at K/2 angular frequencies, (..., K)."""
+    angle = scalar.unsqueeze(-1) * frequencies.to(scalar.dtype)
+    return torch.cat((angle.cos(), angle.sin()), -1)
+
+
 class Fourier(nn.Module):
     """Sines and cosines of a scalar at geometrically spaced frequencies.
 
@@ -37,8 +43,7 @@ class Fourier(nn.Module):
 
     def forward(self, scalar: Tensor) -> Tensor:
         """Embed `scalar` of any shape (...) as (..., features)."""
-        angle = scalar.unsqueeze(-1) * self.frequencies.to(scalar.dtype)
-        return torch.cat((angle.cos(), angle.sin()), -1)
+        return waves(scalar, self.frequencies)
 
 
 class RandomFourier(nn.Module):
@@ -73,8 +78,7 @@ class RandomFourier(nn.Module):
 
     def forward(self, scalar: Tensor) -> Tensor:
         """Embed `scalar` of any shape (...) as (..., features)."""
-        angle = 2 * math.pi * scalar.unsqueeze(-1) * self.frequencies.to(scalar.dtype)
-        return torch.cat((angle.cos(), angle.sin()), -1)
+        return waves(2 * math.pi * scalar, self.frequencies)
 
 
 class Radial(nn.Module):
