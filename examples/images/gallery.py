@@ -257,7 +257,8 @@ def classifier_guided(studio: Studio, system: str) -> list[Row]:
     model = studio.model(system)
     process = model.denoiser.process
     classifier = train_classifier(process, studio.training, studio.size.steps, seed=studio.seed, say=print)
-    classifier.save(studio.out / "runs" / f"{system}-classifier")
+    run, judge = studio.out / "runs" / system, studio.out / "runs" / f"{system}-classifier"
+    classifier.save(judge)
     plain = studio.draw(model)
     led = studio.draw(model, guide=classifier.guide(scale=2.0, classes=model.modality.classes))
     right = [100 * studio.judge().accuracy(images).value for images in (plain, led)]
@@ -266,7 +267,6 @@ def classifier_guided(studio: Studio, system: str) -> list[Row]:
         f"{studio.distance(plain)}; {right[0]:.0f} % recognised as their class, {right[1]:.0f} % led by a classifier"
         f" (which is right of {seen:.0f} % at t = 0.3)"
     )
-    run, judge = studio.out / "runs" / system, studio.out / "runs" / f"{system}-classifier"
     learns = f"gendiff classifier {run} {studio.out}/training.npz --steps {studio.size.steps} --out {judge}"
     leads = studio.samples(system, model, f" --classifier {judge} --classifier-scale 2")
     told = f"{studio.trains(system)}; {learns}; {leads}"
