@@ -111,15 +111,18 @@ def test_a_model_may_be_guided_by_itself_without_a_block(gendiff, skipping, tmp_
 
 
 def test_skip_guidance_can_be_changed_and_left_out(gendiff, skipping, tmp_path):
+    (tmp_path / "options.yaml").write_text("skip: 1\nskip_scale: 9\n")
     for number, (words, changed) in enumerate(
-        [(("--skip", "none"), None), (("--skip-scale", 9), Skip([1], 9)), (("--skip", "0, 1"), Skip([0, 1], 30))]
+        [
+            (("--skip", "none"), None),
+            (("--skip-scale", 9), Skip([1], 9)),
+            (("--skip", "0, 1"), Skip([0, 1], 30)),
+            (("--config", tmp_path / "options.yaml"), Skip([1], 9)),
+        ]
     ):
         model = load(skipping)
         model.skip = changed
         path = tmp_path / f"{number}.sdf"
-        if number == 1:
-            (tmp_path / "options.yaml").write_text("skip: 1\nskip_scale: 9\n")
-            words = ("--config", tmp_path / "options.yaml")
         assert gendiff("sample", skipping, "-n", 2, "-o", path, *words).status == 0
         assert read_sidecar(path).get("skip") == (changed and describe(changed))
         found = positions(Chem.SDMolSupplier(str(path), False, False))
