@@ -50,6 +50,7 @@ class Recipe:
         data: File under $GENDIFF_DATA.
         held_out: Another file, of samples that are held out, or how many of the last ones of `data` are.
         training: Options of :func:`gendiff.train.train`.
+        further: Options of a second run, which starts from the first (`gendiff train --from`).
         steps: Steps of the sampler that it ships with.
         curve: Other numbers of steps, at which it is measured too.
         guidance: Scale that it ships with.
@@ -81,6 +82,7 @@ class Recipe:
     readings: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     temperature: float = 1.0
     skip: Skip | None = None
+    further: dict[str, Any] | None = None
 
 
 FLUORINE = "Fluorine is practically absent from this part of QM9 (10 atoms), and so from what is drawn."
@@ -223,12 +225,15 @@ RECIPES["molecules-qm9"] = replace(
         "compile": True,
         "fitting": {"hydrogens": "explicit", "atom_types": "given"},
     },
+    further={
+        "steps": 20_000, "seed": 1, "learning_rate": 0.003, "compile": True, "trainer": {"precision": "bf16-mixed"},
+    },
     curve=(5, 12, 20),
     temperature=0.7,
     skip=Skip([2], 1.75),
     limits=[FLUORINE, FORMULAS, RADICALS],
     rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
-)
+)  # fmt: skip
 
 
 def carve(recipe: Recipe, data: Path, work: Path) -> tuple[Path, Path]:
@@ -392,7 +397,7 @@ def spread(tables: Any, row: str) -> str:
 def minutes(run: Path) -> float:
     """Return how long a run was trained, all its parts together: its checkpoint keeps count."""
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
-    return round(checkpoint["elapsed"] / 60, 1)
+    return checkpoint["elapsed"] / 60
 
 
 def machine() -> str:
@@ -418,9 +423,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--number", type=int, help=f"samples in the place of the recipe's, at least {LEAST}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    recipe, run = RECIPES[options.name], options.work / "run"
+    recipe, runs = RECIPES[options.name], [options.work / "run"]
     if options.steps is not None:
         recipe = replace(recipe, training=recipe.training | {"steps": options.steps})
+        recipe = replace(recipe, further=recipe.further and recipe.further | {"steps": options.steps})
+    if recipe.further is not None:
+        runs.append(options.work / "further")
     if options.number is not None:
         if options.number < LEAST:
             raise UserError(f"--number must be at least {LEAST}: fewer samples have no distances")
@@ -429,17 +437,19 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.measure:
         finished = options.work / "training.json"
         if not finished.is_file():
-            train(
-                recipe.modality,
-                [files[0]],
-                run,
-                previews=0,
-                resume=(run / "config.yaml").is_file(),
-                reading=recipe.readings[0],
-                **recipe.training,
-            )
-            write_json(finished, {"minutes": minutes(run), "machine": machine()})
-    trained = load(run if run.exists() else options.out / options.name)
+            for run, parent, how in zip(runs, (None, *runs), (recipe.training, recipe.further), strict=False):
+                train(
+                    recipe.modality,
+                    [files[0]],
+                    run,
+                    parent=parent,
+                    previews=0,
+                    resume=(run / "config.yaml").is_file(),
+                    reading=recipe.readings[0],
+                    **(how or {}),
+                )
+            write_json(finished, {"minutes": round(sum(map(minutes, runs)), 1), "machine": machine()})
+    trained = load(runs[-1] if runs[-1].exists() else options.out / options.name)
     temperature = None if recipe.temperature == 1 else recipe.temperature  # not every sampler has one
     sampler = trained.tuned(recipe.steps, temperature)
     model = Model(trained.modality, trained.denoiser, sampler, trained.info, recipe.guidance, recipe.skip)
@@ -452,7 +462,7 @@ def main(arguments: list[str] | None = None) -> None:
                  f"Held out, neither trained on nor shown to the networks that judge: {held_out}"],
         "limits": [*recipe.limits, *trained.modality.limits],
     }  # fmt: skip
-    if run.exists():
+    if runs[-1].exists():
         model.info["training"] |= read_json(options.work / "training.json")
     model.info |= measure(recipe, model, files)
     model.save(options.out / options.name)

@@ -209,6 +209,7 @@ def _run(
     per_epoch = -(-len(data) // settings["batch_size"])
     steps = _steps(settings, options, per_epoch // accumulate or 1, None if seconds else STEPS)
     device = _device(options)
+    precision = str(options.get("precision") or ("bf16-mixed" if device == "cuda" else "32-true"))
     preset = settings["preset"] or ("tiny" if device == "cpu" else "base")
     tables = [str(path) for _, path in _tables(settings["modality"], settings["reading"])]
     hashes = {file: digest(file) for file in [*settings["files"], *tables]}
@@ -227,6 +228,7 @@ def _run(
             **{key: settings[key] for key in ("seed", "batch_size", "learning_rate", "average")},
             "preset": preset, "network": type(denoiser.network).__name__, "conditions": settings["conditions"],
             "steps": steps, "seconds": seconds, "device": device, "threads": torch.get_num_threads(),
+            "precision": precision,
             "files": {Path(file).name: hashes[file] for file in [*settings["files"], *tables]},
         },
     }  # fmt: skip
@@ -254,7 +256,7 @@ def _run(
         "accelerator": "auto",
         "devices": 1,
         "gradient_clip_val": 1.0,
-        "precision": "bf16-mixed" if device == "cuda" else "32-true",
+        "precision": precision,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,

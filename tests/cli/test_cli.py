@@ -157,7 +157,7 @@ def test_what_is_written_says_how_it_was_made(gendiff, tmp_path):
         "only": [],
         "size": [3, 4],
         "device": "cpu",
-        "protocol": {"hydrogens": "implicit", "rule": "lookup"},
+        "protocol": {"hydrogens": "implicit", "rule": "kekule"},
     }
     assert {name: sidecar[name] for name in expected} == expected
     assert sidecar["sampler"]["steps"] == 7

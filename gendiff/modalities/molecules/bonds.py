@@ -1,17 +1,22 @@
 """Bonds from coordinates: which atoms are bonded, by which order, and whether the result is a molecule.
 
-Generated molecules are points with elements; chemistry begins when bonds are drawn. Three rules draw them.
+Generated molecules are points with elements; chemistry begins when bonds are drawn. Four rules draw them.
 
 **Lookup** (`lookup_orders`, hydrogens explicit): the published rule of EDM (Hoogeboom et al., "Equivariant Diffusion
 for Molecule Generation in 3D", ICML 2022, arXiv 2203.17003). With d in picometres and b1, b2, b3 tables of typical
 lengths, a pair is bonded if d < b1 + 10, double if also d < b2 + 5, triple if also d < b3 + 3; a stage without a table
-entry is never passed. The rule knows no formal charges.
+entry is never passed. The rule knows no formal charges, and is blind to conjugation: 1.395 Å in benzene counts as
+single.
 
-**Heavy-atom rule** (`heavy_orders`, hydrogens implicit): bonds among heavy atoms when hydrogens are not modelled.
-EDM's table is blind to conjugation (1.395 Å in benzene counts as single), and without hydrogens valences do not
-reveal it. So:
+**Kekulé** (`kekule_bonds`, hydrogens explicit): neighbours by step 1 of the heavy-atom rule, orders by valences
+(:mod:`gendiff.modalities.molecules.kekule`). A bond may be multiple up to the `CONJUGATED` or `DOUBLE` length of that
+rule, and `ROUGH` more.
 
-1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm).
+**Heavy-atom rule** (`heavy_orders`, hydrogens implicit): bonds among heavy atoms when hydrogens are not modelled, so
+that valences do not reveal conjugation.
+
+1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm). Where the table has no length, as of most pairs
+   with boron or selenium, it is the sum of covalent radii.
 2. A bond shorter than its `DOUBLE` or `TRIPLE` length is multiple, whatever that does to the valences of its atoms: a
    carbon that ends up with five bonds makes the molecule invalid, and nothing is repaired.
 3. A single bond shorter than its `CONJUGATED` length may be double if both of its atoms have free valence and no
@@ -50,8 +55,9 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
 from gendiff.files import UserError
+from gendiff.modalities.molecules.kekule import kekulize
 
-Rule = Literal["lookup", "rdkit"]
+Rule = Literal["kekule", "lookup", "rdkit"]
 Hydrogens = Literal["explicit", "implicit"]
 Molecule = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
@@ -65,6 +71,8 @@ RING = 0.4
 """Extra weight of a bond in a ring of conjugated bonds: it may be 4 pm longer than another one."""
 CHARGED = 4
 """Picometres by which a conjugated bond may be longer at a charged atom."""
+ROUGH = 5
+"""Picometres by which a multiple bond may be longer where the valences ask for it."""
 
 # Typical bond lengths in picometres, and valences, as published with EDM.
 EDM_SINGLE = """H-H 74 H-C 109 H-N 101 H-O 96 H-F 92 H-B 119 H-Si 148 H-P 144 H-As 152 H-S 134 H-Cl 127 H-Br 141 H-I 161
@@ -80,7 +88,9 @@ EDM_VALENCE = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 
 
 # Largest lengths in picometres, and valences, of the heavy-atom rule; tuned on MMFF94s and B3LYP geometries.
 CONJUGATED = "C-C 144 C-N 138 N-N 136"
-DOUBLE = "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195"
+DOUBLE = (
+    "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195 C-Se 181 O-Se 167"
+)
 TRIPLE = "C-C 124 C-N 119 N-N 114"
 VALENCE = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
 
@@ -104,11 +114,19 @@ def _valences(text: str) -> NDArray[np.bool_]:
     return table
 
 
+def _radii(known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A (119, 119) table of sums of covalent radii in picometres, −inf but for known elements."""
+    radii = 100 * np.array([Chem.GetPeriodicTable().GetRcovalent(number) for number in range(119)])
+    return np.where(known & known[:, None], radii + radii[:, None], -np.inf)
+
+
 # A stage is reached only through the stages before it; nested limits turn the rule into a count of passed stages.
 _EDM = np.minimum.accumulate([_lengths(EDM_SINGLE) + 10, _lengths(EDM_DOUBLE) + 5, _lengths(EDM_TRIPLE) + 3])
 _HEAVY = np.stack([np.maximum(_lengths(CONJUGATED), _lengths(DOUBLE)), _lengths(DOUBLE), _lengths(TRIPLE)])
+_MULTIPLE = _HEAVY[0] + ROUGH
 _ALLOWED = _valences(EDM_VALENCE)
 _NORMAL = np.argmax(_valences(VALENCE), axis=1)
+_SINGLE = np.where(np.isfinite(_EDM[0]), _EDM[0], _radii(_NORMAL > 0) + 10)
 _TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 
@@ -134,7 +152,7 @@ def _near(
     """Pairs near enough for a bond: rows of molecules, then (K,) molecule among them, atoms i < j, distance in pm."""
     molecules, atoms = atomic_numbers.shape
     elements = np.unique(atomic_numbers)
-    farthest = _EDM[0][np.ix_(elements, elements)].max(initial=0)
+    farthest = _SINGLE[np.ix_(elements, elements)].max(initial=0)
     i, j = np.triu_indices(atoms, 1)
     step = max(1, 500_000 // max(1, len(i)))
     for rows in (slice(start, start + step) for start in range(0, molecules, step)):
@@ -243,7 +261,7 @@ def heavy_orders(
         conjugated, double, triple = (table[z[:, :, None], z[:, None, :]] for table in _HEAVY)
         neutral = _both(charge[rows] == 0)
         capacity = _capacity(z, charge[rows])
-        order = (distance < _EDM[0][z[:, :, None], z[:, None, :]]).astype(np.int8)
+        order = (distance < _SINGLE[z[:, :, None], z[:, None, :]]).astype(np.int8)
         order += (distance < double) & neutral
         order += (distance < triple) & neutral
         weight = (conjugated - distance + CHARGED * ~neutral) / 10
@@ -277,11 +295,37 @@ def _match(order: NDArray[np.int8], band: NDArray[np.bool_], weight: NDArray[np.
             order[m, [i, j], [j, i]] += 1
 
 
+def kekule_bonds(molecules: Sequence[Molecule]) -> list[tuple[list[list[int]], NDArray[np.int64]]]:
+    """Return bonds (i, j, order) and formal charges of molecules of one size: the Kekulé rule of the first lines.
+
+    Args:
+        molecules: numbers (N,), positions (N, 3) in Å, charges (N,) or None; all of their hydrogens are there.
+
+    Raises:
+        ValueError: a position is NaN or infinite.
+    """
+    numbers = np.array([numbers for numbers, _, _ in molecules], np.int64)
+    positions = np.array([positions for _, positions, _ in molecules], np.float64)
+    drawn = []
+    for rows, molecule, i, j, distance in _near(numbers, positions, np.ones(numbers.shape, bool)):
+        z = numbers[rows]
+        left, right = z[molecule, i], z[molecule, j]
+        slack = np.maximum(_MULTIPLE[left, right] - distance, 0)
+        bonded = np.flatnonzero(distance < _SINGLE[left, right])
+        bonded = bonded[np.argsort(molecule[bonded], kind="stable")]
+        ends = np.searchsorted(molecule[bonded], np.arange(len(z) + 1)).tolist()
+        for (atoms, _, charges), (start, end) in zip(molecules[rows], pairwise(ends), strict=True):
+            own = bonded[start:end]
+            orders, formal = kekulize(np.asarray(atoms, np.int64), (i[own], j[own], slack[own]), charges)
+            drawn.append((np.stack([i[own], j[own], orders], 1).tolist(), formal))
+    return drawn
+
+
 def infer_bonds(
     numbers: NDArray[Any],
     positions: NDArray[Any],
     charges: NDArray[Any] | None = None,
-    rule: Rule = "lookup",
+    rule: Rule = "kekule",
     hydrogens: Hydrogens = "explicit",
 ) -> tuple[Chem.Mol, str]:
     """One molecule from elements and coordinates.
@@ -290,7 +334,8 @@ def infer_bonds(
         numbers: (N,) atomic numbers.
         positions: (N, 3) in Å.
         charges: (N,) formal charges; none means neutral atoms.
-        rule: "lookup" (lengths; with implicit hydrogens the heavy-atom rule) or "rdkit" (explicit hydrogens only).
+        rule: "kekule" (lengths and valences), "lookup" (lengths alone, by EDM's table) or "rdkit" (explicit hydrogens
+            only). With implicit hydrogens the first two are the heavy-atom rule.
         hydrogens: "explicit" (all atoms are given; one with too few bonds is left a radical) or "implicit" (RDKit adds
             hydrogens, with coordinates, after the heavy atoms).
 
@@ -306,27 +351,30 @@ def infer_bonds(
 
 
 def infer_all(
-    molecules: Sequence[Molecule], rule: Rule = "lookup", hydrogens: Hydrogens = "explicit"
+    molecules: Sequence[Molecule], rule: Rule = "kekule", hydrogens: Hydrogens = "explicit"
 ) -> list[tuple[Chem.Mol, str]]:
     """`infer_bonds` of many molecules, each (numbers, positions, charges or None); equal sizes share the arithmetic."""
     if rule == "rdkit" and hydrogens == "implicit":
-        raise UserError("bond rule 'rdkit' needs explicit hydrogens; use rule 'lookup' or a model of all atoms")
+        raise UserError("bond rule 'rdkit' needs explicit hydrogens; use rule 'kekule' or a model of all atoms")
     results: list[tuple[Chem.Mol, str] | None] = [None] * len(molecules)
     for rows, _ in by_size(np.array([len(numbers) for numbers, _, _ in molecules], int)):
         reasons = _refusals([molecules[row] for row in rows])
         for row, why in zip(rows, reasons, strict=True):
             results[row] = _refuse(draw_mol(molecules[row]), why) if why else None
         good = [row for row, why in zip(rows, reasons, strict=True) if not why]
-        if rule == "lookup" and good:
-            chosen = [molecules[row] for row in good]
+        chosen = [molecules[row] for row in good]
+        if rule == "kekule" and hydrogens == "explicit" and good:
+            for row, (numbers, positions, _), (bonds, formal) in zip(good, chosen, kekule_bonds(chosen), strict=True):
+                results[row] = _finish(draw_mol((numbers, positions, formal), bonds), "", hydrogens)
+        elif rule != "rdkit" and good:
             for row, molecule, bonds in zip(good, chosen, bond_lists(_orders(chosen, hydrogens)), strict=True):
                 results[row] = _finish(draw_mol(molecule, bonds, hydrogens == "explicit"), "", hydrogens)
     if rule == "rdkit":
         with RDKitBonds() as worker:
             for row in (row for row, result in enumerate(results) if result is None):
                 numbers, positions, charges = molecules[row]
-                bonds, formal, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
-                results[row] = _finish(draw_mol((numbers, positions, formal), bonds), why, hydrogens)
+                bonds, placed, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
+                results[row] = _finish(draw_mol((numbers, positions, placed), bonds), why, hydrogens)
     return [result for result in results if result is not None]
 
 
@@ -377,7 +425,7 @@ def _overlaps(
     """Molecules (M, N) in which atoms overlap, each with the first two that do."""
     for rows, molecule, i, j, distance in _near(number, position, mask):
         left, right = number[rows][molecule, i], number[rows][molecule, j]
-        overlapping = np.flatnonzero(distance < OVERLAP * (_EDM[0][left, right] - 10))
+        overlapping = np.flatnonzero(distance < OVERLAP * (_SINGLE[left, right] - 10))
         whose, first = np.unique(molecule[overlapping], return_index=True)
         pairs = overlapping[first]
         yield from zip((whose + rows.start).tolist(), i[pairs].tolist(), j[pairs].tolist(), strict=True)

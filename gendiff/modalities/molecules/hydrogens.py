@@ -59,7 +59,7 @@ def relax_hydrogens(mol: Chem.Mol) -> Chem.Mol:
 
 
 def infer_relaxed(
-    molecules: Sequence[Molecule], rule: Rule = "lookup", hydrogens: Hydrogens = "explicit"
+    molecules: Sequence[Molecule], rule: Rule = "kekule", hydrogens: Hydrogens = "explicit"
 ) -> list[tuple[Chem.Mol, str]]:
     """:func:`~gendiff.modalities.molecules.bonds.infer_all`, and hydrogens that RDKit adds to the valid are relaxed."""
     drawn = infer_all(molecules, rule, hydrogens)

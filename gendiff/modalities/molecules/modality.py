@@ -32,7 +32,7 @@ from gendiff.process import JointProcess
 from gendiff.sample import Sampler
 from gendiff.sizes import PropertySizes, SizeModel
 
-HYDROGENS, RULES = ("explicit", "implicit"), ("lookup", "rdkit")
+HYDROGENS, RULES = ("explicit", "implicit"), ("kekule", "lookup", "rdkit")
 
 TARGET = (
     "what the network estimates of positions: residual (their move), data, flow (noise - data), v, or noise (EDM, the "
@@ -45,6 +45,10 @@ ATOMS = (
 )
 COUPLING = "optimal transport inside a molecule: none, permute (its noise), or align (permute, then turn)"
 SELF = "let the network see its last estimate, in half of the training and when sampling"
+RULE = (
+    "how bonds are read off coordinates: kekule (lengths and valences), lookup (EDM's table of lengths) or rdkit; of "
+    "heavy atoms alone the first two are one"
+)
 LAW = "where in time training looks: power (u^1.5), uniform or logit-normal (default: power; uniform for target noise)"
 
 
@@ -59,8 +63,9 @@ class Molecules(Modality):
         charges: Formal charges that occur, ascending ([0]).
         position_scale: Standard deviation of the coordinates of the training data in Å; states are in its units.
         element_scale: Standard deviation of the one-hot elements of the training data.
-        rule: How bonds are read off coordinates: "lookup" (EDM's table; with implicit hydrogens the heavy-atom rule) or
-            "rdkit" (explicit only). See :mod:`gendiff.modalities.molecules.bonds`.
+        rule: How bonds are read off coordinates: "kekule" (lengths and valences), "lookup" (EDM's table of lengths) or
+            "rdkit" (explicit hydrogens only); with implicit hydrogens the first two are the heavy-atom rule. See
+            :mod:`gendiff.modalities.molecules.bonds`.
         conditions: Mean and standard deviation in the training data of each property that can be asked for.
         property_sizes: p(N | those properties); None if there are none.
         target: With the next four how it is learned, words of :mod:`gendiff.modalities.molecules.recipes`.
@@ -90,7 +95,7 @@ class Molecules(Modality):
             "explicit (all atoms), implicit (heavy atoms; RDKit adds hydrogens), or auto by file type",
             ("auto", *HYDROGENS),
         ),
-        Option("rule", "fit", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
+        Option("rule", "fit", "kekule", RULE, RULES),
         Option("target", "fit", "residual", TARGET, tuple(TARGETS)),
         Option("atom_types", "fit", "cross-entropy", ATOMS, ATOM_TYPES),
         Option("coupling", "fit", "none", COUPLING, tuple(COUPLINGS)),
@@ -119,7 +124,7 @@ class Molecules(Modality):
             "protocol: explicit or implicit (default: as the model that made the samples)",
             ("auto", *HYDROGENS),
         ),
-        Option("rule", "evaluate", "lookup", "how bonds are read off coordinates: lookup or rdkit", RULES),
+        Option("rule", "evaluate", "kekule", RULE, RULES),
         Option("no_strain", "evaluate", False, "leave out the MMFF strain, the slow part", kind=bool),
         Option(
             "protocol", "evaluate", "", f"rows of other protocols to add, with commas: {', '.join(metrics.PROTOCOLS)}"
@@ -135,7 +140,7 @@ class Molecules(Modality):
         charges: Sequence[int] = (0,),
         position_scale: float = 1.5,
         element_scale: float = 0.4,
-        rule: str = "lookup",
+        rule: str = "kekule",
         conditions: Mapping[str, Sequence[float]] | None = None,
         property_sizes: PropertySizes | None = None,
         target: str = "residual",
@@ -195,7 +200,7 @@ class Molecules(Modality):
         cls,
         records: MoleculeArrays,
         hydrogens: str = "auto",
-        rule: str = "lookup",
+        rule: str = "kekule",
         conditions: Sequence[str] = (),
         target: str = "residual",
         atom_types: str = "cross-entropy",
@@ -235,7 +240,7 @@ class Molecules(Modality):
             hydrogens = "explicit" if has_hydrogens and not (records.num_bonds > 0).any() else "implicit"
         if rule == "rdkit" and hydrogens == "implicit":
             raise UserError(
-                "bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'lookup'"
+                "bond rule 'rdkit' needs explicit hydrogens; add --hydrogens explicit, or use rule 'kekule'"
             )
         modelled = modelled_atoms(records, hydrogens)
         if not len(modelled):

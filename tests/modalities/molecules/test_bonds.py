@@ -1,4 +1,4 @@
-"""Bonds from coordinates: the published lookup, the heavy-atom rule and RDKit's rule in its own process."""
+"""Bonds from coordinates: the published lookup, the Kekulé and heavy-atom rules, RDKit's rule in its own process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ c1ccoc1 c1cc[nH]c1 c1cnc[nH]1 c1cn[nH]c1 C=CC=O C1=CCC=C1 CN1CC1 CC=NO O=c1cc[nH
 CONJUGATED = """c1ccccc1 c1ccncc1 c1cncnc1 c1cnccn1 Cc1ccccc1 Nc1ccccc1 Oc1ccccc1 c1ccc2ccccc2c1 c1ccc2[nH]ccc2c1
 c1ccsc1 N=C(N)N c1ccc(-c2ccccc2)cc1 Cn1cnc2c1c(=O)n(C)c(=O)n2C CC(=N)N C1=COC=CO1 c1cocn1 Nc1ccncn1 CS(C)(=O)=O
 CC(N)=S""".split()
+HYPERVALENT = """CS(C)=O CS(N)(=O)=O COP(=O)(OC)OC CP(C)(C)=O OS(=O)(=O)O CS(=O)(=O)c1ccccc1""".split()
+UNCOMMON = "OB(O)c1ccccc1 CB1OCCO1 C[Se]C C[Se](C)=O C[Se][Se]C C[As](C)C".split()
+ZWITTERIONS = """C[N+](=O)[O-] O=[N+]([O-])c1cc([N+](=O)[O-])cc([N+](=O)[O-])c1 [NH3+]CC(=O)[O-] CN=[N+]=[N-] [C-]#[N+]C
+[O-][n+]1ccccc1 CC=[N+](C)[O-] C=[N+]=[N-]""".split()
 CHARGED = """C[N+](=O)[O-] O=[N+]([O-])c1ccccc1 [NH3+]CC(=O)[O-] CN=[N+]=[N-] [C-]#[N+]C [O-][n+]1ccccc1 c1cc[nH+]cc1
 C[N+](C)(C)C CC(N)=[NH2+] CC=[N+](C)[O-]""".split()
 
@@ -32,7 +36,8 @@ def embed(smiles: str) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
     """Canonical SMILES, atomic numbers, positions and charges of a minimum with hydrogens."""
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     assert rdDistGeom.EmbedMolecule(mol, randomSeed=7) == 0
-    rdForceFieldHelpers.MMFFOptimizeMolecule(mol, mmffVariant="MMFF94s", maxIters=5000)
+    if rdForceFieldHelpers.MMFFOptimizeMolecule(mol, mmffVariant="MMFF94s", maxIters=5000) < 0:
+        rdForceFieldHelpers.UFFOptimizeMolecule(mol, maxIters=5000)  # boron, selenium and arsenic
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
     charges = np.array([atom.GetFormalCharge() for atom in mol.GetAtoms()])
     return Chem.CanonSmiles(smiles), numbers, mol.GetConformer().GetPositions(), charges
@@ -138,7 +143,7 @@ def test_chunks_do_not_change_the_orders() -> None:
 @pytest.mark.parametrize("smiles", EASY)
 def test_lookup_draws_molecules_with_hydrogens(smiles: str) -> None:
     reference, numbers, positions, _ = embed(smiles)
-    mol, reason = bonds.infer_bonds(numbers, positions)
+    mol, reason = bonds.infer_bonds(numbers, positions, rule="lookup")
     assert reason == ""
     assert written(mol) == reference
     assert np.allclose(mol.GetConformer().GetPositions(), positions)
@@ -180,10 +185,66 @@ def test_stability_of_qm9() -> None:
     assert np.allclose(figures, [(0.994376, 0.957393), (0.994374, 0.957438), (0.994389, 0.957139)], atol=5e-7, rtol=0)
 
 
+# The Kekulé rule
+
+
+@pytest.mark.parametrize("smiles", EASY + CONJUGATED + HYPERVALENT + UNCOMMON + ZWITTERIONS)
+def test_valences_give_the_molecule_back(smiles: str) -> None:
+    """Neutral in all: charges are found."""
+    reference, numbers, positions, charges = embed(smiles)
+    mol, reason = bonds.infer_bonds(numbers, positions, rule="kekule")
+    assert reason == ""
+    assert written(mol) == reference
+    assert sorted(atom.GetFormalCharge() for atom in mol.GetAtoms()) == sorted(charges)
+    assert not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
+    assert np.allclose(mol.GetConformer().GetPositions(), positions)
+
+
+@pytest.mark.parametrize("smiles", [*CHARGED, "CC(=O)[O-]", "C[S+](C)C", "CC[S-]", "C[NH3+]", "[O-]Cl(=O)(=O)=O"])
+def test_valences_of_given_charges(smiles: str) -> None:
+    reference, numbers, positions, charges = embed(smiles)
+    mol, reason = bonds.infer_bonds(numbers, positions, charges, rule="kekule")
+    assert reason == ""
+    assert written(mol) == reference
+    assert [atom.GetFormalCharge() for atom in mol.GetAtoms()] == charges.tolist()
+
+
+def test_a_lone_charge_is_not_made_up() -> None:
+    """Without its own charge an ammonium ion is a nitrogen of four bonds, as a neutral molecule has no such."""
+    _, numbers, positions, _ = embed("C[NH3+]")
+    mol, reason = bonds.infer_bonds(numbers, positions, rule="kekule")
+    assert "valence" in reason.lower()
+    assert all(atom.GetFormalCharge() == 0 for atom in mol.GetAtoms())
+
+
+@pytest.mark.parametrize(("distance", "order"), [(1.34, 2), (1.485, 2), (1.495, 1), (1.54, 1)])
+def test_valences_do_not_shorten_bonds(distance: float, order: int) -> None:
+    """H2C-CH2, two free valences: a double bond up to 144 + 5 pm, and two radicals beyond."""
+    _, numbers, positions, _ = embed("C=C")
+    axis = (positions[1] - positions[0]) / np.linalg.norm(positions[1] - positions[0])
+    second = (positions - positions[:2].mean(0)) @ axis > 0
+    moved = positions + np.outer(second, (distance - np.linalg.norm(positions[1] - positions[0])) * axis)
+    mol, reason = bonds.infer_bonds(numbers, moved, rule="kekule")
+    assert reason == ""
+    assert mol.GetBondBetweenAtoms(0, 1).GetBondTypeAsDouble() == order
+    assert sum(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()) == 2 * (order == 1)
+
+
+def test_builtin_set_with_hydrogens_is_drawn_as_its_smiles() -> None:
+    with np.load(builtin("small-molecules"), allow_pickle=False) as file:
+        data = dict(file)
+    ends = np.cumsum(data["num_atoms"].astype(int))[:-1]
+    whole = zip(np.split(data["atomic_numbers"], ends), np.split(data["positions"], ends), strict=True)
+    drawn = bonds.infer_all([(z, x, None) for z, x in whole], rule="kekule")
+    assert all(reason == "" for _, reason in drawn)
+    same = [written(mol) == s.decode() for (mol, _), s in zip(drawn, data["smiles"], strict=True)]
+    assert np.mean(same) == 1
+
+
 # The heavy-atom rule
 
 
-@pytest.mark.parametrize("smiles", EASY + CONJUGATED)
+@pytest.mark.parametrize("smiles", EASY + CONJUGATED + UNCOMMON)
 def test_heavy_atoms_alone_give_the_molecule_back(smiles: str) -> None:
     reference, numbers, positions, _ = embed(smiles)
     heavy = numbers > 1
@@ -293,24 +354,26 @@ def test_builtin_set_is_as_the_manifest_says() -> None:
 # Both rules
 
 
-@pytest.mark.parametrize("hydrogens", ["explicit", "implicit"])
-@pytest.mark.parametrize("smiles", ["CC(=O)NC", "c1cnc[nH]1", "CC(=O)Oc1ccccc1C(=O)O", "C#CC1CN1"])
-def test_motion_reflection_and_order_change_nothing(smiles: str, hydrogens: bonds.Hydrogens) -> None:
+@pytest.mark.parametrize(
+    ("rule", "hydrogens"), [("kekule", "explicit"), ("lookup", "explicit"), ("kekule", "implicit")]
+)
+@pytest.mark.parametrize("smiles", ["CC(=O)NC", "c1cnc[nH]1", "CC(=O)Oc1ccccc1C(=O)O", "C#CC1CN1", "C[N+](=O)[O-]"])
+def test_motion_reflection_and_order_change_nothing(smiles: str, rule: bonds.Rule, hydrogens: bonds.Hydrogens) -> None:
     rng = np.random.default_rng(3)
     _, numbers, positions, _ = embed(smiles)
     if hydrogens == "implicit":
         numbers, positions = numbers[numbers > 1], positions[numbers > 1]
-    reference, reason = bonds.infer_bonds(numbers, positions, hydrogens=hydrogens)
+    reference, reason = bonds.infer_bonds(numbers, positions, rule=rule, hydrogens=hydrogens)
     for _ in range(5):
         order = rng.permutation(len(numbers))
         moved = positions[order] @ rotation(rng) + rng.normal(size=3)
-        mol, why = bonds.infer_bonds(numbers[order], moved, hydrogens=hydrogens)
+        mol, why = bonds.infer_bonds(numbers[order], moved, rule=rule, hydrogens=hydrogens)
         assert why == reason
         assert Chem.MolToSmiles(mol, isomericSmiles=False) == Chem.MolToSmiles(reference, isomericSmiles=False)
-        rule = bonds.lookup_orders if hydrogens == "explicit" else bonds.heavy_orders
+        orders = bonds.lookup_orders if hydrogens == "explicit" else bonds.heavy_orders
         mask = np.ones((1, len(numbers)), bool)
-        degree = (rule(numbers[None], positions[None], mask)[0] > 0).sum(1)
-        assert np.array_equal((rule(numbers[order][None], moved[None], mask)[0] > 0).sum(1), degree[order])
+        degree = (orders(numbers[None], positions[None], mask)[0] > 0).sum(1)
+        assert np.array_equal((orders(numbers[order][None], moved[None], mask)[0] > 0).sum(1), degree[order])
 
 
 def test_many_at_once_equal_one_by_one_in_order() -> None:

@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-def smiles_set(molecules: MoleculeArrays, rule: Rule = "lookup", hydrogens: Hydrogens = "explicit") -> set[str]:
+def smiles_set(molecules: MoleculeArrays, rule: Rule = "kekule", hydrogens: Hydrogens = "explicit") -> set[str]:
     """Return the SMILES by which molecules are known, to look up what is new.
 
     Arguments:
@@ -78,7 +78,7 @@ class Suite:
     Arguments:
         reference: Real molecules, for example the training set or a part that was held out.
         training: What the model was trained on, against which novelty is judged; the reference if None.
-        rule: How bonds are read off coordinates: "lookup" or "rdkit".
+        rule: How bonds are read off coordinates: "kekule", "lookup" or "rdkit".
         hydrogens: "explicit" (all atoms are modelled) or "implicit" (heavy atoms only; hydrogens are left out).
         protocol: Protocols of the field whose rows to add, each under its name: words of :data:`PROTOCOLS`, also in one
             text with commas. "edm": stability, validity of largest fragments and V×U as EDM computes them. "rdkit":
@@ -99,7 +99,7 @@ class Suite:
         reference: MoleculeArrays,
         *,
         training: MoleculeArrays | None = None,
-        rule: Rule = "lookup",
+        rule: Rule = "kekule",
         hydrogens: Hydrogens = "explicit",
         protocol: str | Sequence[str] = (),
         strain: bool = True,
@@ -166,7 +166,7 @@ def evaluate(
     reference: MoleculeArrays,
     *,
     training: MoleculeArrays | None = None,
-    rule: Rule = "lookup",
+    rule: Rule = "kekule",
     hydrogens: Hydrogens = "explicit",
     protocol: str | Sequence[str] = (),
     strain: bool = True,
