@@ -241,6 +241,17 @@ def test_missing_hydrogens_are_reported_and_can_be_added(tmp_path):
 # --- salts, charges, duplicates ---------------------------------------------------------------------------------------
 
 
+def test_isotopes_radicals_and_metals_are_named(tmp_path):
+    text = "[2H]C([2H])O\n[13CH4]\nC[CH2]\nO=[N]\n[Li]CCC\nCCO\n"
+    arrays, report = read_molecules(write(tmp_path / "a.smi", text))
+    assert (report.isotopes, report.radicals, report.metals) == (2, 2, 1)
+    assert arrays[0].atomic_numbers.tolist().count(1) == 4
+    lines = report.lines()
+    assert "2 molecules with isotopes, read as their elements" in lines
+    assert "2 radicals; 1 molecule with metals" in lines
+    assert not any("isotopes" in line or "radical" in line for line in read_molecules(write(tmp_path / "b.smi", "CCO\n"))[1].lines())
+
+
 @pytest.mark.parametrize("form", ["smi", "sdf", "npz"])
 def test_policy_on_fragments(tmp_path, form):
     smiles = ["CC(=O)[O-].[Na+]", "CCO", "Cl.CN", "O.CC.CO.OC"]

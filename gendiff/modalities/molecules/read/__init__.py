@@ -74,6 +74,7 @@ TABLE, MOL2, PDB = (".csv", ".tsv"), (".mol2",), (".pdb", ".ent")
 PACKED = tuple(f"{name}.gz" for name in SDF + SMILES + TABLE + XYZ + MOL2 + PDB)
 EXTENSIONS = SDF + SMILES + TABLE + XYZ + MOL2 + PDB + NPZ + PACKED
 
+METALS = {3, 4, 11, 12, 13, *range(19, 32), *range(37, 51), *range(55, 85), *range(87, 119)}
 LARGE = 64 << 20  # bytes of text from which on molecules are kept on disk and not in memory
 PACKING = 5  # how much smaller gzip makes files of molecules, about
 CHUNK = 256  # records embedded and checked together
@@ -174,6 +175,14 @@ def read_molecules(
     for file, path in zip(report.files, files, strict=True):
         file["path"] = str(path)
     return stored, report
+
+
+def remarks(mol: Chem.Mol) -> Iterator[str]:
+    """Yield what is remarkable about the atoms of a molecule, as the report counts it."""
+    atoms = [(a.GetIsotope(), a.GetNumRadicalElectrons(), a.GetAtomicNum() in METALS) for a in mol.GetAtoms()]
+    for name, *found in zip(("isotopes", "radicals", "metals"), *atoms, strict=True):
+        if any(found):
+            yield name
 
 
 def embed_3d(mol: Chem.Mol, seed: int = 0) -> Chem.Mol:
@@ -354,6 +363,7 @@ class _Reader:
                 raise Unusable("dummy or query atom")
             if record.flat and not self.embed:
                 raise Unusable("no 3-D coordinates")
+            record.notes += remarks(mol)
             if record.flat:
                 mol = embed_3d(mol, 1_000_003 * self.seed + record.number)
                 record.notes.append("embedded")

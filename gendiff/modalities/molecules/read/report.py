@@ -36,6 +36,9 @@ class ReadReport:
         charged: Molecules with a net charge.
         zwitterions: Neutral molecules with charged atoms (nitro groups count).
         without_hydrogens: Molecules that lack hydrogens they should have.
+        isotopes: Molecules with labelled isotopes, which are read as their elements.
+        radicals: Molecules with unpaired electrons.
+        metals: Molecules with metal atoms.
         rejected: Molecules kept though RDKit rejects their chemistry.
         elements: Atoms by element symbol.
         heavy_atoms: Smallest, median and largest number of atoms other than hydrogen.
@@ -59,6 +62,9 @@ class ReadReport:
     charged: int = 0
     zwitterions: int = 0
     without_hydrogens: int = 0
+    isotopes: int = 0
+    radicals: int = 0
+    metals: int = 0
     rejected: int = 0
     elements: Counter[str] = field(default_factory=Counter)
     heavy_atoms: tuple[int, float, int] = (0, 0, 0)
@@ -88,6 +94,12 @@ class ReadReport:
             lines.append(f"made 3-D coordinates for {many(self.embedded, 'molecule')} without any (ETKDGv3, MMFF94s)")
         if self.without_hydrogens:
             lines.append(f"{many(self.without_hydrogens, 'molecule')} without (all) hydrogens")
+        if self.isotopes:
+            lines.append(f"{many(self.isotopes, 'molecule')} with isotopes, read as their elements")
+        odd = [many(self.radicals, "radical")] * bool(self.radicals)
+        odd += [f"{many(self.metals, 'molecule')} with metals"] * bool(self.metals)
+        if odd:
+            lines.append("; ".join(odd))
         if self.ligands:
             aside = ", ".join(many(count, kind) for kind, count in self.aside.most_common() if count)
             names = ", ".join(f"{count:,} {name}" for name, count in self.ligands.most_common(8))
