@@ -142,7 +142,11 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     )
     add_guidance(p)
     p.add_argument(
-        "--only", type=str | None, default=None, help="draw until enough are valid, or all of valid,connected,stable"
+        "--only",
+        type=str | None,
+        default=None,
+        help="draw until enough are all of valid,connected,stable,intact (intact: molecules with the bonds of the input"
+        " among the atoms that were kept, or isomers of it)",
     )
     p.add_argument(
         "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"

@@ -92,6 +92,14 @@ class Part(ABC):
         A Part of which something is kept has it first in every record; it is copied exactly, and noted.
         """
 
+    def intact(self, records: list[Any]) -> list[bool]:
+        """Return which records still are what the edit was to leave as it is: all, where a copy cannot break.
+
+        Raises:
+            UserError: if this part cannot say, whatever the records.
+        """
+        return [True] * len(records)
+
     def remark(self, records: list[Any]) -> str:
         """Return in one line what else there is to say of the edit and what came of it, or ""."""
         return ""

@@ -41,7 +41,7 @@ from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.keep import GRADIENT, Framed, adrift, agreement, guided_plan, resampled_plan
 from gendiff.model.model import Model, guided
-from gendiff.model.tasks import SIZED, check, chosen, find_task, sampler_of, walks
+from gendiff.model.tasks import INTACT, SIZED, check, chosen, find_task, sampler_of, walks
 from gendiff.ops import Random, State, expand, size_mask
 from gendiff.sample import Sampler
 from gendiff.sizes import SizeModel
@@ -108,8 +108,9 @@ def edit(
             guided, each of which costs three; 1 is plain replacement.
         condition: What is asked for, as :meth:`Model.draw` takes it; it comes before what the input itself says.
         guidance: Scale of classifier-free guidance, 1 for the conditional model as it is (the model's own).
-        only: Keep only records that meet these words of the modality ("valid", "connected"), and draw on until there
-            are n. Not for a path.
+        only: Keep only records that meet these words of the modality ("valid", "connected") and, with "intact", are
+            what was to stay as it is (:meth:`gendiff.modality.Part.intact`: molecules with the bonds of the input among
+            the atoms that were kept, or isomers of the input); draw on until there are n. Not for a path.
         batch_size: Samples computed together.
         max_draws: Give up after this many draws (100 n with `only`).
         begin: Called with what the edit starts from, once all is checked and before the work.
@@ -129,6 +130,8 @@ def edit(
     numbers: dict[str, Any] = {"strength": strength, "steps": steps, "resamples": resamples, "batch_size": batch_size}
     check(model, task, n, keep=keep, sizes=sizes, condition=condition, only=only, **numbers, **options)
     parts = model.modality.parts(records, task, keep, **options)
+    if INTACT in only:
+        parts[0].intact([])  # refuses what it cannot say
     whole = parts[0].whole
     if whole and sizes != (None, None):
         raise UserError(f"--size: what comes of {task} is as large as the model has it; leave it out")
@@ -158,8 +161,12 @@ def edit(
             numbers = _sizes(model, parts[0], random, bounds, told) if bounds else fixed
             return _batched(model, make, numbers, random, told, batch_size, progress)
 
+        words = [word for word in only if word != INTACT]
+
         def good(records: list[Any]) -> list[bool]:
-            return model.modality.keep(records, only, set()) if only else [True] * len(records)
+            met = model.modality.keep(records, words, set()) if words else [True] * len(records)
+            stays = parts[0].intact(records) if INTACT in only else met
+            return [a and b for a, b in zip(met, stays, strict=True)]
 
         result = collect(n, draw, good, only, batch_size, max_draws)
         result.remark = parts[0].remark(result.records)

@@ -14,6 +14,9 @@ from gendiff.sample import Heun, Sampler
 PATH_STEPS = 50
 """Steps of a path, by default."""
 
+INTACT = "intact"
+"""The word for records that still are what was to stay of the input."""
+
 SIZED = ("fix", "noise", "path")
 """Kinds of tasks whose results are as large as their inputs."""
 
@@ -46,7 +49,7 @@ def check(
         raise UserError(f"{task} needs the codes of Gaussian fields, and {name!r} is {kind}")
     if "new" in only:
         raise UserError("--only new is not known here; gendiff evaluate says what is new")
-    modality.keep([], only, set())  # refuses unknown words
+    modality.keep([], [word for word in only if word != INTACT], set())  # refuses unknown words
     if todo.kind == "path" and only:
         raise UserError(f"--only draws until there are enough, and the steps of {task} are fixed; leave it out")
     if keep is not None and todo.kind != "keep":

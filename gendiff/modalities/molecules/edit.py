@@ -325,6 +325,18 @@ class Fragment(Part):
                 if self.atoms.num_bonds.any() or stayed == 1:
                     mol.SetProp("kept_bonds", "same" if self._bonded_alike(mol) else "changed")
 
+    def intact(self, records: list[Any]) -> list[bool]:
+        """Return which molecules have the bonds of the input among the kept atoms, or are isomers of it.
+
+        Raises:
+            UserError: if neither can be said.
+        """
+        if not (self.formula or (self.kept and (self.atoms.num_bonds.any() or len(self.kept) == 1))):
+            why = "the input has no bonds to compare with" if self.kept else "nothing has to stay as it is here"
+            raise UserError(f"--only intact: {why}; leave intact out")
+        noted = ([mol.GetProp(name) for name in ("isomer", "kept_bonds") if mol.HasProp(name)] for mol in records)
+        return [not {"false", "changed"} & set(words) for words in noted]
+
     def remark(self, records: list[Any]) -> str:
         """Return how many have the bonds of the input among their kept atoms, or its hydrogens, if not all have."""
         told = [mol.GetProp("isomer") for mol in records if mol.HasProp("isomer")]

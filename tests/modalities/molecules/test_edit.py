@@ -132,12 +132,41 @@ def test_bonds_that_change_are_noted_and_told():
     assert [mol.GetProp("kept_bonds") for mol in changed] == ["changed", "changed"]
     assert part.remark([same]) == ""
     assert "in 1 of 3" in part.remark([same, *changed])
+    assert part.intact([changed[0], same, changed[1]]) == [False, True, False]
     AllChem.EmbedMolecule(benzene, randomSeed=1)
     chain = Chem.MolFromSmiles("C=CC=C")
     AllChem.EmbedMolecule(chain, randomSeed=1)
     diene = fragments(Molecules([6], {7: 1}), [chain], "grow")[0]  # its bonds are single and double, the ring's neither
     diene.place([benzene])
     assert benzene.GetProp("kept_bonds") == "same"
+
+
+def test_what_stays_can_be_asked_for():
+    """Drawing goes on until so many have it; a molecule of which nothing has to stay has no such word."""
+    model, acetamide = examples.model(), named("CC(=O)N")
+    options = {"keep": [1, 2, 3], "resamples": 1, "steps": 4}
+    drawn = model.edit([acetamide], "grow", 5, only="intact", **options)
+    assert [mol.GetProp("kept_bonds") for mol in drawn.records] == ["same"] * 5
+    free = model.edit([acetamide], "grow", drawn.drawn, **options).records
+    places = [mol.GetConformer().GetPositions() for mol in free if mol.GetProp("kept_bonds") == "same"]
+    for mol, place in zip(drawn.records, places, strict=False):
+        np.testing.assert_array_equal(mol.GetConformer().GetPositions(), place)
+    assert len(places) >= 5
+    assert drawn.drawn > 5
+    with pytest.raises(UserError, match="intact: nothing has to stay"):
+        model.edit([acetamide], "vary", 5, only=["valid", "intact"])
+    with pytest.raises(UserError, match="intact: the input has no bonds"):
+        model.edit([without_bonds(acetamide)], "grow", 5, only="intact", **options)
+    with pytest.raises(UserError, match="knows valid, connected, stable and new, not 'intact'"):
+        model.sample(5, only="intact")
+
+
+def without_bonds(mol):
+    bare = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        bare.AddAtom(Chem.Atom(atom.GetAtomicNum()))
+    bare.AddConformer(mol.GetConformer())
+    return bare.GetMol()
 
 
 # Linkers

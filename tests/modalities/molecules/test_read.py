@@ -249,7 +249,10 @@ def test_isotopes_radicals_and_metals_are_named(tmp_path):
     lines = report.lines()
     assert "2 molecules with isotopes, read as their elements" in lines
     assert "2 radicals; 1 molecule with metals" in lines
-    assert not any("isotopes" in line or "radical" in line for line in read_molecules(write(tmp_path / "b.smi", "CCO\n"))[1].lines())
+    assert not any(
+        "isotopes" in line or "radical" in line
+        for line in read_molecules(write(tmp_path / "b.smi", "CCO\n"))[1].lines()
+    )
 
 
 @pytest.mark.parametrize("form", ["smi", "sdf", "npz"])
