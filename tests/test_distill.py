@@ -430,3 +430,14 @@ def test_the_command(teacher, tmp_path, capsys):
     assert main([*map(str, words[:3]), "--out", str(tmp_path / "no"), "--start", "3"]) == 1
     assert capsys.readouterr().err.startswith("gendiff: error: --start 3 halved again and again is never --steps 8")
     assert not (tmp_path / "no").exists()
+
+
+def test_students_run_through_the_compiler(teacher, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: lambda *args: calls.append(1) or function(*args))
+    files, weights = [teacher.parent / "examples.sdf"], []
+    for name, wanted in (("plain", False), ("compiled", True)):
+        options = {"steps": (2, 1), "updates": 2, "batch_size": 8, "compile": wanted, "say": None}
+        weights.append(distill(teacher, files, tmp_path / name, **options).denoiser.state_dict())
+        assert bool(calls) == wanted
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())

@@ -43,6 +43,11 @@ def build_parser(kind: type[Modality] | None = None, argv: Sequence[str] = ()) -
     p.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate of each student")
     p.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights, per step")
     p.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network of each student through torch's compiler, which takes minutes at the start",
+    )
+    p.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad record: stop, or skip it and count it"
     )
     add_options(p, kind, "read")
@@ -59,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("write gendiff distill MODEL FILE --steps 8 --out RUN")
     from gendiff.train import distill
 
-    names = ("updates", "seed", "batch_size", "learning_rate", "average", "on_error", "resume")
+    names = ("updates", "seed", "batch_size", "learning_rate", "average", "compile", "on_error", "resume")
     distill(
         args.model or "",
         args.files,

@@ -151,6 +151,11 @@ def build_parser(tasks: bool = True) -> ArgumentParser:
     p.add_argument(
         "--batch-size", type=int, default=256, help="samples computed together; changes nothing but memory and speed"
     )
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through torch's compiler, which takes minutes at the start: for many samples",
+    )
     p.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps or auto")
     return p
 
@@ -183,6 +188,7 @@ def main(argv: Sequence[str]) -> int:
     output = Path(args.output)
     if any(output.resolve() == Path(path).resolve() for path in [*args.input, *([args.mask] if args.mask else [])]):
         raise UserError(f"{output}: is the input, which would be lost; choose another -o")
+    from gendiff.denoise import compiled
     from gendiff.model import load
     from gendiff.model.digest import digest
     from gendiff.model.edit import NUMBER
@@ -223,16 +229,17 @@ def main(argv: Sequence[str]) -> int:
             say(line)
 
     begin = time.monotonic()
-    drawn = model.edit(
-        records,
-        task,
-        number,
-        seed=args.seed,
-        guidance=args.guidance,
-        begin=tell,
-        progress=step_bar("editing"),
-        **asked,
-    )
+    with compiled(model.denoiser, args.compile):
+        drawn = model.edit(
+            records,
+            task,
+            number,
+            seed=args.seed,
+            guidance=args.guidance,
+            begin=tell,
+            progress=step_bar("editing"),
+            **asked,
+        )
     seconds = time.monotonic() - begin
     written = write_samples(
         model,

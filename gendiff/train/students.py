@@ -29,6 +29,7 @@ def distill(
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     average: float = 0.999,
+    compile: bool = False,
     on_error: str = "stop",
     reading: dict[str, Any] | None = None,
     trainer: dict[str, Any] | None = None,
@@ -51,6 +52,7 @@ def distill(
         batch_size: Samples of a batch (64).
         learning_rate: Peak rate of each student (1e-3).
         average: Decay of the averaged weights (0.999).
+        compile: Run the network of each student through torch's compiler.
         on_error: "stop" at a bad record, or "skip" it.
         reading: Further options of the modality's reader.
         trainer: Options of Lightning's Trainer by name; one device.
@@ -80,7 +82,7 @@ def distill(
         raise UserError("--trainer.devices: a student is trained on one device")
     source = settings["model"]
     kind = load(source).modality.name
-    common = ("seed", "batch_size", "learning_rate", "average", "on_error", "reading", "trainer")
+    common = ("seed", "batch_size", "learning_rate", "average", "compile", "on_error", "reading", "trainer")
     options: dict[str, Any] = {name: settings[name] for name in common} | {"steps": settings["updates"], "previews": 0}
     if not resume:
         plain = {name: value for name, value in (settings["trainer"] or {}).items() if name != "callbacks"}
@@ -129,6 +131,7 @@ def students(first: int, last: int) -> list[int]:
 def _settings(folder: Path, names: Any) -> dict[str, Any]:
     """Return how a run in a folder began."""
     path, settings = began(folder, "distillation")
+    settings = {"compile": False, **settings} if isinstance(settings, dict) else settings
     # training looks at the rest
     kinds: dict[str, Any] = {"model": str, "files": list, "steps": list, "trainer": (dict, type(None))}
     sound = isinstance(settings, dict) and settings.keys() == set(names)

@@ -81,3 +81,17 @@ def test_sampling_runs_through_the_compiler(tmp_path, monkeypatch, output):
         drawn.append(file.read_bytes())
         assert bool(calls) == bool(more)
     assert drawn[0] == drawn[1]
+
+
+def test_editing_runs_through_the_compiler(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: lambda *args: calls.append(1) or function(*args))
+    given = examples.write(tmp_path / "given.xyz", 1)
+    made = []
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        out = tmp_path / f"{name}.sdf"
+        words = ["edit", str(examples.run()), str(given), "--task", "vary", "-n", "3", "--steps", "4", "-o", str(out)]
+        assert main([*words, "--device", "cpu", *more]) == 0
+        made.append(out.read_bytes())
+        assert bool(calls) == bool(more)
+    assert made[0] == made[1]
