@@ -137,6 +137,14 @@ def test_table(tmp_path, delimiter):
     assert report.embedded == 3
 
 
+def test_commas_are_decimal_points_between_semicolons_alone(tmp_path):
+    german, _ = read_molecules(write(tmp_path / "a.csv", "smiles;gap;note\nCC;1,5;a,b\nCO;-2,25e1;1.000,5\n"))
+    np.testing.assert_array_equal(german.properties["gap"], [1.5, -22.5])
+    assert set(german.properties) == {"gap"}
+    tabs, _ = read_molecules(write(tmp_path / "b.tsv", "smiles\tgap\tmass\nCC\t1,234\t1.5\n"))
+    assert set(tabs.properties) == {"mass"}  # 1.234 or 1234: not for gendiff to say
+
+
 def test_column_of_smiles_by_name(tmp_path):
     path = write(tmp_path / "a.csv", "\ufeffsmiles,Product,id\nnot this,CC,x1\nnor this,CO,x2\n")
     arrays, _ = read_molecules(path, smiles_column="Product")

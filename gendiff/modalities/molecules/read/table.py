@@ -18,6 +18,8 @@ NAMES = ("name", "title", "id", "molecule_name", "compound_name", "molecule", "c
 def parse_table(lines: Lines, smiles_column: str | None, fields: set[str]) -> Iterator[Record]:
     """Records of a table, one per row. Its other numeric columns become properties.
 
+    Where semicolons are between the columns, commas are decimal points: so write the spreadsheets that need semicolons.
+
     Arguments:
         lines: Of the file; the first one names the columns, apart by commas, semicolons or tabs.
         smiles_column: Name of the column of SMILES; by default one of `HEADERS` in any case.
@@ -56,7 +58,8 @@ def parse_table(lines: Lines, smiles_column: str | None, fields: set[str]) -> It
             continue
         record = smiles_record(number, text, title)
         for place, label in columns:
-            value = to_float(row[place]) if place < len(row) else None
+            cell = row[place] if place < len(row) else ""
+            value = to_float(cell.replace(",", ".") if delimiter == ";" else cell)
             if value is not None and np.isfinite(value) and (label in fields or len(fields) < MAX_FIELDS):
                 fields.add(label)
                 record.properties[label] = value
