@@ -125,6 +125,21 @@ def test_the_path_from_examples_to_metrics(gendiff, tmp_path, suffix):
     assert len(mols(tmp_path / "new.sdf")) == 12
 
 
+@pytest.mark.parametrize("made_by", ["kekule", "lookup"])
+def test_bonds_are_judged_by_the_rule_that_drew_them_or_the_one_that_is_named(gendiff, tmp_path, made_by):
+    path, model = examples.write(tmp_path / "examples.xyz"), examples.model("explicit")
+    model.modality.rule = made_by
+    model.save(tmp_path / "model")
+    drawn = tmp_path / "new.sdf"
+    assert gendiff("sample", tmp_path / "model", "-n", 12, "-o", drawn, "--steps", 4).status == 0
+    words = {"kekule": "orders by valences", "lookup": "by EDM's table", "rdkit": "by RDKit's DetermineBonds"}
+    for rule, expected in (("", made_by), ("auto", made_by), *((name, name) for name in words)):
+        more = ("--rule", rule) if rule else ()
+        measured = gendiff("evaluate", drawn, "--reference", path, "--no-strain", *more)
+        assert measured.status == 0, measured.err
+        assert [word for word in words.values() if word in measured.out] == [words[expected]]
+
+
 def test_several_files_of_several_formats(gendiff, tmp_path):
     paths = [examples.write(tmp_path / f"{k}{suffix}", 10) for k, suffix in enumerate(examples.FORMATS)]
     result = gendiff("train", "molecules", *paths, "--out", tmp_path / "run", "--hydrogens", "implicit", *QUICK)

@@ -16,7 +16,7 @@ rule, and `ROUGH` more.
 that valences do not reveal conjugation.
 
 1. A pair is bonded if EDM's single-bond stage says so (d < b1 + 10 pm). Where the table has no length, as of most pairs
-   with boron or selenium, it is the sum of covalent radii.
+   with boron or selenium, or a smaller one, as of S-O, it is the sum of covalent radii.
 2. A bond shorter than its `DOUBLE` or `TRIPLE` length is multiple, whatever that does to the valences of its atoms: a
    carbon that ends up with five bonds makes the molecule invalid, and nothing is repaired.
 3. A single bond shorter than its `CONJUGATED` length may be double if both of its atoms have free valence and no
@@ -88,9 +88,8 @@ EDM_VALENCE = "H 1 C 4 N 3 O 2 F 1 B 3 Al 3 Si 4 P 3 P 5 S 4 Cl 1 As 3 Br 1 I 1 
 
 # Largest lengths in picometres, and valences, of the heavy-atom rule; tuned on MMFF94s and B3LYP geometries.
 CONJUGATED = "C-C 144 C-N 138 N-N 136"
-DOUBLE = (
-    "C-C 135 C-N 130 C-O 128 C-S 169 N-N 127 N-O 130 N-S 158 O-O 130 O-S 152 O-P 154 P-S 198 S-S 195 C-Se 181 O-Se 167"
-)
+DOUBLE = """C-C 135 C-N 130 C-O 128 C-S 169 C-P 172 C-Se 181 N-N 127 N-O 130 N-S 158 N-P 160 O-O 130 O-S 152 O-P 154
+O-As 168 O-Se 167 O-I 188 P-S 198 S-S 195"""
 TRIPLE = "C-C 124 C-N 119 N-N 114"
 VALENCE = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 5 S 6 Cl 1 As 5 Se 6 Br 1 I 1"
 
@@ -115,9 +114,11 @@ def _valences(text: str) -> NDArray[np.bool_]:
 
 
 def _radii(known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """A (119, 119) table of sums of covalent radii in picometres, −inf but for known elements."""
+    """A (119, 119) table of sums of covalent radii in picometres; −inf but for known elements and where EDM has H."""
     radii = 100 * np.array([Chem.GetPeriodicTable().GetRcovalent(number) for number in range(119)])
-    return np.where(known & known[:, None], radii + radii[:, None], -np.inf)
+    table = np.where(known & known[:, None], radii + radii[:, None], -np.inf)
+    table[1, np.isfinite(_lengths(EDM_SINGLE)[1])] = -np.inf
+    return np.minimum(table, table.T)
 
 
 # A stage is reached only through the stages before it; nested limits turn the rule into a count of passed stages.
@@ -126,7 +127,7 @@ _HEAVY = np.stack([np.maximum(_lengths(CONJUGATED), _lengths(DOUBLE)), _lengths(
 _MULTIPLE = _HEAVY[0] + ROUGH
 _ALLOWED = _valences(EDM_VALENCE)
 _NORMAL = np.argmax(_valences(VALENCE), axis=1)
-_SINGLE = np.where(np.isfinite(_EDM[0]), _EDM[0], _radii(_NORMAL > 0) + 10)
+_SINGLE = np.maximum(_EDM[0], _radii(_NORMAL > 0) + 10)
 _TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 

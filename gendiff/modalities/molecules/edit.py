@@ -240,7 +240,7 @@ class Fragment(Part):
                 f"atoms {first} and {second} of the input overlap, and what stays must be a molecule; move its pieces"
                 " apart, or leave one of the atoms out with --keep"
             )
-        ragged = to_ragged(atoms, adapter.elements, adapter.charges, adapter.position_scale)
+        ragged = to_ragged(atoms, adapter.elements, adapter.charges, adapter.position_scale, adapter.net)
         centre = atoms.positions.mean(0, dtype=np.float64)
         numbers = (np.flatnonzero(stay) + 1).tolist() if keep else ()
         return cls(atoms, ragged.fields, adapter.position_scale, tuple(numbers), centre)
@@ -250,7 +250,7 @@ class Fragment(Part):
         if self.atoms.num_bonds.any():
             return self.atoms.bonds[:, :2].astype(np.int64)
         hydrogens = "explicit" if (self.atoms.atomic_numbers == 1).any() else "implicit"
-        mol, _ = infer_bonds(self.atoms.atomic_numbers, self.atoms.positions, self.atoms.charges, "lookup", hydrogens)  # type: ignore[arg-type]
+        mol, _ = infer_bonds(self.atoms.atomic_numbers, self.atoms.positions, self.atoms.charges, "kekule", hydrogens)  # type: ignore[arg-type]
         ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()], np.int64).reshape(-1, 2)
         return ends[(ends < len(self)).all(1)]
 
@@ -331,6 +331,8 @@ class Fragment(Part):
         Raises:
             UserError: if neither can be said.
         """
+        if "position" not in self.state and not self.formula:
+            return [True] * len(records)  # isomers by a model of all atoms
         if not (self.formula or (self.kept and (self.atoms.num_bonds.any() or len(self.kept) == 1))):
             why = "the input has no bonds to compare with" if self.kept else "nothing has to stay as it is here"
             raise UserError(f"--only intact: {why}; leave intact out")

@@ -27,7 +27,13 @@ from gendiff.modalities.molecules.records import MoleculeArrays
 from gendiff.ops import State
 
 
-def to_ragged(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence[int], position_scale: float) -> Ragged:
+def to_ragged(
+    arrays: MoleculeArrays,
+    elements: Sequence[int],
+    charges: Sequence[int],
+    position_scale: float,
+    net: bool = False,
+) -> Ragged:
     """Return molecules as training data.
 
     Arguments:
@@ -35,11 +41,12 @@ def to_ragged(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence
         elements: Atomic numbers the model knows, ascending.
         charges: Formal charges the model knows, ascending.
         position_scale: Å per unit of position.
+        net: Only the charge of a whole molecule counts.
 
     Raises:
         UserError: if a molecule has an element or a formal charge that the model does not know.
     """
-    check_known(arrays, elements, charges)
+    check_known(arrays, elements, charges, net)
     centred = arrays.centred()
     fields = {
         "position": torch.from_numpy(centred.positions).float() / position_scale,
@@ -63,8 +70,12 @@ def from_state(
     return [(number[i][m], position[i][m], charge[i][m]) for i, m in enumerate(real)]
 
 
-def check_known(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence[int], before: int = 0) -> None:
+def check_known(
+    arrays: MoleculeArrays, elements: Sequence[int], charges: Sequence[int], net: bool = False, before: int = 0
+) -> None:
     """Check that a model knows all elements and charges; `before` molecules came earlier in the set.
+
+    With `net` only the charge of a whole molecule counts.
 
     Raises:
         UserError: if it does not, naming the first molecule.
@@ -72,7 +83,7 @@ def check_known(arrays: MoleculeArrays, elements: Sequence[int], charges: Sequen
     symbol = Chem.GetPeriodicTable().GetElementSymbol
     for what, values, known, word in (
         ("element", arrays.atomic_numbers, elements, symbol),
-        ("formal charge", arrays.charges, charges, str),
+        ("formal charge", arrays.total_charge[arrays.molecule_of_atom] if net else arrays.charges, charges, str),
     ):
         unknown = np.flatnonzero(~np.isin(values, known))
         if len(unknown):

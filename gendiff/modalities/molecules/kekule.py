@@ -6,10 +6,10 @@ cardinality, and of these by one in which the bonds are as short as they can be.
 twice, so that triple bonds and cumulated double bonds are the same problem (a b-matching). Aromatic rings need no rule
 of their own.
 
-Atoms without formal charges may still bear some, in pairs: where a valence stays unfilled, or a nitrogen has a
-neighbour too many, a nitrogen becomes positive and a neighbour of it negative if more valences are filled so. Nitro
-groups, N-oxides, azides, diazo compounds and isonitriles come out right. A nitrogen of four neighbours may find the
-other charge further away, as in amino acids.
+Where valences stay unfilled, sulfur and selenium may share two more pairs (SO2), and atoms without formal charges bear
+some, in pairs, if more valences are filled so: a nitrogen becomes positive and a neighbour of it negative. Nitro
+groups, N-oxides, azides, diazo compounds, isonitriles and complexes of boron come out right; a nitrogen of four
+neighbours may find the other charge further away, as in amino acids. Other zwitterions need their charges given.
 
 Element z of charge q has the valence of element z - q, with as many electrons.
 """
@@ -17,6 +17,7 @@ Element z of charge q has the valence of element z - q, with as many electrons.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 import networkx
@@ -27,8 +28,12 @@ from rdkit import Chem
 VALENCES = "H 1 B 3 C 4 N 3 O 2 F 1 Al 3 Si 4 P 3 P 5 S 2 S 4 S 6 Cl 1 As 3 As 5 Se 2 Se 4 Se 6 Br 1 I 1 I 3 I 5"
 MOST = 8
 """Neighbours; more count as so many."""
-NEGATIVE = (8, 16, 7, 6)
-"""Elements that bear the other charge, the likeliest first."""
+POSITIVE = (7, 8)
+"""Elements that bear the positive charge, the likelier first."""
+NEGATIVE = (8, 16, 7, 6, 5)
+"""Elements that bear the negative one."""
+HOPELESS = 24
+"""Unfilled valences; where more are left, nothing more is tried."""
 
 
 def _valences() -> NDArray[np.int64]:
@@ -63,32 +68,52 @@ def kekulize(
             sum zero.
     """
     formal = np.zeros_like(numbers) if charges is None else np.asarray(charges, np.int64)
-    neighbours = np.bincount(np.concatenate(bonds[:2]), minlength=len(numbers))
-    more, missing = _match(numbers - formal, neighbours, bonds)
-    free = not formal.any()
-    while free and missing.any():
-        trials = []
-        for plus, minus in _pairs(numbers, formal, missing, bonds):
-            trial = formal.copy()
-            trial[plus], trial[minus] = 1, -1
-            orders, rest = _match(numbers - trial, neighbours, bonds)
-            rank = (np.abs(rest).sum(), NEGATIVE.index(numbers[minus]), neighbours[minus], -orders @ bonds[2])
-            trials.append((rank, trial, orders, rest))
-        best = min(trials, key=lambda trial: trial[0], default=None)
-        if best is None or best[0][0] >= np.abs(missing).sum():
+    free, tied = not formal.any(), False
+    state = best = _match(numbers, bonds, formal, np.zeros_like(formal))
+    while 0 < state.lost <= HOPELESS:
+        trials = [
+            (0, 0, 0, 0, _match(numbers, bonds, state.formal, state.raised + 2 * (np.arange(len(numbers)) == atom)))
+            for atom in _expandable(numbers, bonds, state)
+        ]
+        for plus, minus in _pairs(numbers, bonds, state) if free else ():
+            moved = state.formal.copy()
+            moved[plus], moved[minus] = 1, -1
+            kind = POSITIVE.index(numbers[plus]), NEGATIVE.index(numbers[minus])
+            trials.append((1, *kind, state.neighbours[minus], _match(numbers, bonds, moved, state.raised)))
+        if not trials:
             break
-        _, formal, more, missing = best
-    return 1 + more, formal
+        trial = min(trials, key=lambda each: (each[-1].lost, *each[:-1], -each[-1].more @ bonds[2]))[-1]
+        if trial.lost > state.lost - tied:  # two may bring what one of them alone does not: pyrazine-1,4-dioxide
+            break
+        state, tied = trial, trial.lost == state.lost
+        best = min(best, state, key=lambda each: each.lost)
+    return 1 + best.more, best.formal
 
 
-def _match(
-    isoelectronic: NDArray[np.int64], neighbours: NDArray[np.int64], bonds: Bonds
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many more electron pairs each bond has, (K,), and how many each atom still misses, (N,)."""
-    missing = _VALENCE[isoelectronic, np.minimum(neighbours, MOST)] - neighbours
+@dataclass(frozen=True)
+class _State:
+    """Formal charges (N,), valences that are higher than usual, and what comes of them."""
+
+    formal: NDArray[np.int64]
+    raised: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
+    more: NDArray[np.int64]
+    """How many electron pairs each bond has besides the first, (K,)."""
+    missing: NDArray[np.int64]
+    """How many each atom still misses, (N,); negative, if it has too many neighbours."""
+
+    @property
+    def lost(self) -> int:
+        return int(np.abs(self.missing).sum())
+
+
+def _match(numbers: NDArray[np.int64], bonds: Bonds, formal: NDArray[np.int64], raised: NDArray[np.int64]) -> _State:
+    """Share electron pairs: as many as possible, in bonds as short as possible."""
+    neighbours = np.bincount(np.concatenate(bonds[:2]), minlength=len(numbers))
+    missing = _VALENCE[np.clip(numbers - formal, 0, 118), np.minimum(neighbours, MOST)] + raised - neighbours
     more = np.zeros(len(bonds[0]), np.int64)
     graph = networkx.Graph()
-    wants = np.clip(missing, 0, 2).tolist()
+    wants = np.clip(missing, 0, 2 + (raised > 0)).tolist()  # no bond of more than three
     for bond, (i, j, slack) in enumerate(zip(*(each.tolist() for each in bonds), strict=True)):
         if slack > 0:
             for ends in product(product([i], range(wants[i])), product([j], range(wants[j]))):
@@ -97,17 +122,31 @@ def _match(
         more[graph[u][v]["bond"]] += 1
     for atoms in bonds[:2]:
         np.subtract.at(missing, atoms, more)
-    return more, missing
+    return _State(formal, raised, neighbours, more, missing)
 
 
-def _pairs(
-    numbers: NDArray[np.int64], formal: NDArray[np.int64], missing: NDArray[np.int64], bonds: Bonds
-) -> Iterator[tuple[int, int]]:
-    """Yield pairs of atoms that may be N+ and an anion: neighbours or, where N has four of them, any two."""
+def _near(numbers: NDArray[np.int64], bonds: Bonds) -> NDArray[np.bool_]:
     near = np.zeros((len(numbers), len(numbers)), bool)
     near[bonds[:2]] = near[bonds[1::-1]] = True
-    neutral = formal == 0
-    for plus in np.flatnonzero((numbers == 7) & neutral & ((missing != 0) | near @ (missing != 0))).tolist():
-        far = (missing[plus] < 0) & (missing > 0) & (numbers != 6)
-        for minus in np.flatnonzero((near[plus] | far) & neutral & np.isin(numbers, NEGATIVE)).tolist():
+    return near
+
+
+def _expandable(numbers: NDArray[np.int64], bonds: Bonds, state: _State) -> list[int]:
+    """Return the atoms of sulfur and selenium that could share more pairs with a neighbour that misses some."""
+    taken = state.neighbours + np.bincount(np.concatenate(bonds[:2]), np.tile(state.more, 2), len(numbers))
+    wanted = _near(numbers, bonds) @ (state.missing > 0)
+    return np.flatnonzero(np.isin(numbers, (16, 34)) & (state.formal == 0) & (taken < 6) & wanted).tolist()
+
+
+def _pairs(numbers: NDArray[np.int64], bonds: Bonds, state: _State) -> Iterator[tuple[int, int]]:
+    """Yield pairs of atoms that may be cation and anion."""
+    near, neutral, missing = _near(numbers, bonds), state.formal == 0, state.missing
+    hetero = np.isin(numbers, (7, 8, 16))
+    others = ((numbers == 6) & (state.neighbours == 1)) | ((numbers == 5) & (missing < 0))
+    for plus in np.flatnonzero(
+        np.isin(numbers, POSITIVE) & neutral & ((missing != 0) | near @ (missing != 0))
+    ).tolist():
+        likely = near[plus] & (others | (hetero if numbers[plus] == 7 else numbers == 8))
+        far = (missing[plus] < 0) & (missing > 0) & hetero & (numbers[plus] == 7)
+        for minus in np.flatnonzero((likely | far) & neutral).tolist():
             yield plus, minus

@@ -124,7 +124,13 @@ class Molecules(Modality):
             "protocol: explicit or implicit (default: as the model that made the samples)",
             ("auto", *HYDROGENS),
         ),
-        Option("rule", "evaluate", "kekule", RULE, RULES),
+        Option(
+            "rule",
+            "evaluate",
+            "auto",
+            f"{RULE}; auto: as the model that made the samples, else kekule",
+            ("auto", *RULES),
+        ),
         Option("no_strain", "evaluate", False, "leave out the MMFF strain, the slow part", kind=bool),
         Option(
             "protocol", "evaluate", "", f"rows of other protocols to add, with commas: {', '.join(metrics.PROTOCOLS)}"
@@ -279,6 +285,14 @@ class Molecules(Modality):
             formulas=dict(sorted(formulas.items())),
         )
 
+    @property
+    def net(self) -> bool:
+        """Whether charges of molecules count, not those of atoms: of a model of all atoms that knows no charges.
+
+        It draws nitro groups as it does anything else.
+        """
+        return self.hydrogens == "explicit" and list(self.charges) == [0]
+
     def kept(self) -> dict[str, Any]:  # noqa: D102
         names = ("hydrogens", "rule", "target", "atom_types", "coupling", "self_condition")
         return {name: getattr(self, name) for name in names}
@@ -300,13 +314,13 @@ class Molecules(Modality):
             return replace(self._gather(modelled), condition=condition)
         before = 0
         for part in modelled.chunks():
-            check_known(part, self.elements, self.charges, before)
+            check_known(part, self.elements, self.charges, self.net, before)
             before += len(part)
         sizes = torch.from_numpy(np.array(modelled.num_atoms, np.int64))
         return Lazy(sizes, lambda index: self._gather(modelled.select(index.numpy())), condition)
 
     def _gather(self, modelled: MoleculeArrays) -> Ragged:
-        return to_ragged(modelled, self.elements, self.charges, self.position_scale)
+        return to_ragged(modelled, self.elements, self.charges, self.position_scale, self.net)
 
     def unknown(self, records: MoleculeArrays) -> list[str]:  # noqa: D102
         reasons = np.full(len(records), "", object)
@@ -465,12 +479,17 @@ class Molecules(Modality):
         generated: MoleculeArrays,
         reference: MoleculeArrays,
         hydrogens: str = "auto",
+        rule: str = "auto",
         no_strain: bool = False,
         **options: Any,
     ) -> metrics.Table:
-        """Return the metrics of `gendiff.modalities.molecules.metrics`; hydrogens "auto" are as in the reference."""
-        hydrogens = cls.fit(reference).hydrogens if hydrogens == "auto" else hydrogens
-        return metrics.evaluate(generated, reference, hydrogens=hydrogens, **{"strain": not no_strain, **options})  # type: ignore[arg-type]
+        """Return the metrics of `gendiff.modalities.molecules.metrics`.
+
+        Hydrogens "auto" are as in the reference, the rule "auto" is "kekule".
+        """
+        options |= {"hydrogens": cls.fit(reference).hydrogens if hydrogens == "auto" else hydrogens}
+        options |= {"rule": "kekule" if rule == "auto" else rule}
+        return metrics.evaluate(generated, reference, **{"strain": not no_strain, **options})
 
     def draw(self, records: list[Any], path: str | Path, **options: Any) -> None:  # noqa: D102
         draw.grid_png(records, Path(path), **options)

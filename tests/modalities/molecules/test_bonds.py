@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -25,9 +26,10 @@ CONJUGATED = """c1ccccc1 c1ccncc1 c1cncnc1 c1cnccn1 Cc1ccccc1 Nc1ccccc1 Oc1ccccc
 c1ccsc1 N=C(N)N c1ccc(-c2ccccc2)cc1 Cn1cnc2c1c(=O)n(C)c(=O)n2C CC(=N)N C1=COC=CO1 c1cocn1 Nc1ccncn1 CS(C)(=O)=O
 CC(N)=S""".split()
 HYPERVALENT = """CS(C)=O CS(N)(=O)=O COP(=O)(OC)OC CP(C)(C)=O OS(=O)(=O)O CS(=O)(=O)c1ccccc1""".split()
-UNCOMMON = "OB(O)c1ccccc1 CB1OCCO1 C[Se]C C[Se](C)=O C[Se][Se]C C[As](C)C".split()
+UNCOMMON = "OB(O)c1ccccc1 CB1OCCO1 C[Se]C C[Se](C)=O C[Se][Se]C C[As](C)C CS(=O)(=O)O".split()
 ZWITTERIONS = """C[N+](=O)[O-] O=[N+]([O-])c1cc([N+](=O)[O-])cc([N+](=O)[O-])c1 [NH3+]CC(=O)[O-] CN=[N+]=[N-] [C-]#[N+]C
-[O-][n+]1ccccc1 CC=[N+](C)[O-] C=[N+]=[N-]""".split()
+[O-][n+]1ccccc1 CC=[N+](C)[O-] C=[N+]=[N-] [O-][n+]1cc[n+]([O-])cc1 Nc1nc2ccccc2[n+]([O-])n1
+Nc1n[n+]([O-])c2ccccc2[n+]1[O-] F[B-]1(F)n2cccc2C=C2C=CC=[N+]21""".split()
 CHARGED = """C[N+](=O)[O-] O=[N+]([O-])c1ccccc1 [NH3+]CC(=O)[O-] CN=[N+]=[N-] [C-]#[N+]C [O-][n+]1ccccc1 c1cc[nH+]cc1
 C[N+](C)(C)C CC(N)=[NH2+] CC=[N+](C)[O-]""".split()
 
@@ -207,6 +209,30 @@ def test_valences_of_given_charges(smiles: str) -> None:
     assert reason == ""
     assert written(mol) == reference
     assert [atom.GetFormalCharge() for atom in mol.GetAtoms()] == charges.tolist()
+
+
+HALF = math.sin(math.radians(60)), math.cos(math.radians(60))
+SMALL = {
+    "O=S=O": ([16, 8, 8], [[0, 0, 0], [1.43 * HALF[0], 1.43 * HALF[1], 0], [-1.43 * HALF[0], 1.43 * HALF[1], 0]]),
+    "O=S(=O)=O": (
+        [16, 8, 8, 8],
+        1.42 * np.array([[0, 0, 0], [0, 1, 0], [HALF[0], -HALF[1], 0], [-HALF[0], -HALF[1], 0]]),
+    ),
+    "N=S=O": ([16, 8, 7, 1], [[0, 0, 0], [1.25, 0.72, 0], [-1.3, 0.76, 0], [-1.35, 1.78, 0]]),
+    "N#SF": ([16, 7, 9], [[0, 0, 0], [1.45, 0, 0], [-0.74, 1.46, 0]]),
+    "O=[O+][O-]": ([8, 8, 8], [[0, 0, 0], [1.09, 0.67, 0], [-1.09, 0.67, 0]]),
+    "[C-]#[O+]": ([6, 8], [[0, 0, 0], [1.128, 0, 0]]),
+    "N#[N+][O-]": ([7, 7, 8], [[0, 0, 0], [1.128, 0, 0], [2.312, 0, 0]]),
+    "[N]=O": ([7, 8], [[0, 0, 0], [1.151, 0, 0]]),
+}  # geometries of the gases
+
+
+@pytest.mark.parametrize("smiles", SMALL)
+def test_valences_of_small_molecules(smiles: str) -> None:
+    numbers, positions = SMALL[smiles]
+    mol, reason = bonds.infer_bonds(np.array(numbers), np.array(positions), rule="kekule")
+    assert reason == ""
+    assert written(mol) in (smiles, Chem.CanonSmiles(smiles), "[N-]=[N+]=O")
 
 
 def test_a_lone_charge_is_not_made_up() -> None:

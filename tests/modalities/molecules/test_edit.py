@@ -16,6 +16,7 @@ from gendiff.denoise import AnalyticDenoiser
 from gendiff.files import UserError
 from gendiff.modalities.molecules.edit import fragments, read_parts
 from gendiff.modalities.molecules.modality import Molecules
+from gendiff.modalities.molecules.read import embed_3d
 from gendiff.modalities.molecules.records import MoleculeArrays, to_mol
 from gendiff.model import Model, load
 from gendiff.sample import Ancestral
@@ -153,12 +154,36 @@ def test_what_stays_can_be_asked_for():
         np.testing.assert_array_equal(mol.GetConformer().GetPositions(), place)
     assert len(places) >= 5
     assert drawn.drawn > 5
+    given = examples.model("explicit")  # of isomers all atoms are told
+    assert len(given.edit([acetamide], "isomers", 2, steps=2, only="intact").records) == 2
     with pytest.raises(UserError, match="intact: nothing has to stay"):
         model.edit([acetamide], "vary", 5, only=["valid", "intact"])
     with pytest.raises(UserError, match="intact: the input has no bonds"):
         model.edit([without_bonds(acetamide)], "grow", 5, only="intact", **options)
     with pytest.raises(UserError, match="knows valid, connected, stable and new, not 'intact'"):
         model.sample(5, only="intact")
+
+
+def test_what_a_model_of_all_atoms_draws_it_takes_in():
+    """It knows no charges, and nitro groups that it draws are written with theirs; an ion is refused as ever."""
+    model = examples.model("explicit")
+    nitro = embed_3d(Chem.MolFromSmiles("C[N+](=O)[O-]"))
+    assert len(model.edit([nitro], "vary", 2, steps=2).records) == 2
+    model.log_prob([nitro], steps=2)
+    with pytest.raises(UserError, match="has formal charge 1; this model knows 0"):
+        model.edit([embed_3d(Chem.MolFromSmiles("C[NH3+]"))], "vary", 2, steps=2)
+    with pytest.raises(UserError, match="has formal charge 1; this model knows 0"):
+        examples.model().edit([nitro], "vary", 2, steps=2)
+
+
+def test_pieces_of_a_geometry_are_those_of_its_bonds():
+    """EDM's table has no lengths of B-C and B-N: without them this would be two pieces, and more."""
+    mol = Chem.AddHs(Chem.MolFromSmiles("CB(C)N(C)C"))
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    AllChem.UFFOptimizeMolecule(mol)
+    adapter = Molecules([1, 5, 6, 7], {30: 1})
+    with pytest.raises(UserError, match="what is kept is one piece"):
+        fragments(adapter, [without_bonds(mol)], "link")
 
 
 def without_bonds(mol):

@@ -249,6 +249,10 @@ def test_isotopes_radicals_and_metals_are_named(tmp_path):
     lines = report.lines()
     assert "2 molecules with isotopes, read as their elements" in lines
     assert "2 radicals; 1 molecule with metals" in lines
+    heavy_water = "3\nD2O\nO 0 0 0\nD 0.96 0 0\nd -0.24 0.93 0\n"
+    assert read_molecules(write(tmp_path / "c.xyz", heavy_water))[1].isotopes == 1
+    arrays.save_npz(tmp_path / "d.npz")
+    assert read_molecules(tmp_path / "d.npz")[1].metals == 1
     assert not any(
         "isotopes" in line or "radical" in line
         for line in read_molecules(write(tmp_path / "b.smi", "CCO\n"))[1].lines()

@@ -8,10 +8,7 @@ LARGEST_RING = 12
 """Larger rings count as this size."""
 
 RULES = {
-    (
-        "kekule",
-        "explicit",
-    ): "neighbours from the coordinates of all atoms by EDM's table of lengths, orders by valences",
+    ("kekule", "explicit"): "from the coordinates of all atoms: neighbours by lengths, orders by valences",
     ("kekule", "implicit"): "from the coordinates of heavy atoms by lengths, then valences; hydrogens by RDKit",
     ("lookup", "explicit"): "from the coordinates of all atoms by EDM's table of lengths",
     ("lookup", "implicit"): "from the coordinates of heavy atoms by lengths, then valences; hydrogens by RDKit",

@@ -74,7 +74,6 @@ TABLE, MOL2, PDB = (".csv", ".tsv"), (".mol2",), (".pdb", ".ent")
 PACKED = tuple(f"{name}.gz" for name in SDF + SMILES + TABLE + XYZ + MOL2 + PDB)
 EXTENSIONS = SDF + SMILES + TABLE + XYZ + MOL2 + PDB + NPZ + PACKED
 
-METALS = {3, 4, 11, 12, 13, *range(19, 32), *range(37, 51), *range(55, 85), *range(87, 119)}
 LARGE = 64 << 20  # bytes of text from which on molecules are kept on disk and not in memory
 PACKING = 5  # how much smaller gzip makes files of molecules, about
 CHUNK = 256  # records embedded and checked together
@@ -179,9 +178,8 @@ def read_molecules(
 
 def remarks(mol: Chem.Mol) -> Iterator[str]:
     """Yield what is remarkable about the atoms of a molecule, as the report counts it."""
-    atoms = [(a.GetIsotope(), a.GetNumRadicalElectrons(), a.GetAtomicNum() in METALS) for a in mol.GetAtoms()]
-    for name, *found in zip(("isotopes", "radicals", "metals"), *atoms, strict=True):
-        if any(found):
+    for name, of in (("isotopes", Chem.Atom.GetIsotope), ("radicals", Chem.Atom.GetNumRadicalElectrons)):
+        if any(map(of, mol.GetAtoms())):
             yield name
 
 

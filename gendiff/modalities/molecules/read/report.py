@@ -18,6 +18,9 @@ from gendiff.wording import many
 Fragments = Literal["largest", "keep", "refuse"]
 """What to do with a record of several fragments."""
 
+METALS = [3, 4, 11, 12, 13, *range(19, 32), *range(37, 51), *range(55, 85), *range(87, 119)]
+"""Atomic numbers."""
+
 
 @dataclass
 class ReadReport:
@@ -37,7 +40,7 @@ class ReadReport:
         zwitterions: Neutral molecules with charged atoms (nitro groups count).
         without_hydrogens: Molecules that lack hydrogens they should have.
         isotopes: Molecules with labelled isotopes, which are read as their elements.
-        radicals: Molecules with unpaired electrons.
+        radicals: Molecules with unpaired electrons, by the bonds of the file.
         metals: Molecules with metal atoms.
         rejected: Molecules kept though RDKit rejects their chemistry.
         elements: Atoms by element symbol.
@@ -153,7 +156,7 @@ class Tally:
         self.elements = np.zeros(119, np.int64)
         self.heavy: Counter[int] = Counter()
         self.atoms: Counter[int] = Counter()
-        self.charged = self.zwitterions = 0
+        self.charged = self.zwitterions = self.metals = 0
         self.hashes: list[NDArray[np.uint64]] = []
 
     def add(self, arrays: MoleculeArrays) -> None:
@@ -162,6 +165,7 @@ class Tally:
         self.heavy.update(arrays.num_heavy.tolist())
         self.atoms.update(arrays.num_atoms.tolist())
         self.charged += int((arrays.total_charge != 0).sum())
+        self.metals += len(np.unique(arrays.molecule_of_atom[np.isin(arrays.atomic_numbers, METALS)]))
         charged_atom = np.unique(arrays.molecule_of_atom[arrays.charges != 0])
         self.zwitterions += int((arrays.total_charge[charged_atom] == 0).sum())
         known = [blake2b(smiles.encode(), digest_size=8).digest() for smiles in arrays.smiles or [] if smiles]
@@ -173,7 +177,7 @@ class Tally:
         report.kept = self.atoms.total()
         report.elements = Counter({symbol(int(n)): int(self.elements[n]) for n in np.flatnonzero(self.elements)})
         report.heavy_atoms, report.atoms = _range(self.heavy), _range(self.atoms)
-        report.charged, report.zwitterions = self.charged, self.zwitterions
+        report.charged, report.zwitterions, report.metals = self.charged, self.zwitterions, self.metals
         known = np.concatenate(self.hashes)
         report.duplicates = len(known) - len(np.unique(known)) if len(known) else None
 

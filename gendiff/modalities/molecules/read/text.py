@@ -260,6 +260,7 @@ def parse_xyz(lines: Lines) -> Iterator[Record]:
                 record.name, line = " ".join(record.name.split()[:2]), next(islice(stream, 2, None), None)
             try:
                 record.molecule = _xyz_molecule(rows, count, record.name)
+                record.notes += ["isotopes"] * any(row[0].upper() in ("D", "T") for row in rows)
             except Unusable as error:
                 record.reason = str(error)
         yield record
