@@ -93,8 +93,8 @@ FORMULAS = (
 )
 
 RADICALS = (
-    "One in three of its molecules has an atom with a free valence, or with one too many: radicals, which the line on"
-    " strain counts, and pieces. molecules-qm9-heavy draws whole ones."
+    "One in six of its molecules has an atom with a free valence: radicals, which the line on strain leaves out and"
+    " `--only stable` does not draw. molecules-qm9-heavy draws whole ones."
 )
 
 QM9 = [
@@ -228,9 +228,9 @@ RECIPES["molecules-qm9"] = replace(
     further={
         "steps": 20_000, "seed": 1, "learning_rate": 0.003, "compile": True, "trainer": {"precision": "bf16-mixed"},
     },
-    curve=(5, 12, 20),
+    curve=(5, 12, 20, 100),
     temperature=0.7,
-    skip=Skip([2], 1.75),
+    skip=Skip([3], 1.4),
     limits=[FLUORINE, FORMULAS, RADICALS],
     rows=("atom_stability", "molecule_stability", "valid_connected", "uniqueness", "strain"),
 )  # fmt: skip

@@ -51,6 +51,31 @@ def test_recipes_measure_what_their_cards_show_and_count_the_whole_training(tmp_
 
 
 @checkout
+def test_a_second_run_starts_from_the_first(tmp_path, monkeypatch):
+    shipped, runs, loaded = benchmark("shipped"), [], []
+
+    def train(modality, files, out, **options):
+        out.mkdir(parents=True)
+        runs.append((out, options))
+
+    monkeypatch.setattr(shipped, "train", train)
+    monkeypatch.setattr(shipped, "carve", lambda recipe, data, work: (tmp_path, tmp_path))
+    monkeypatch.setattr(shipped, "sha256", lambda path: "0")
+    monkeypatch.setattr(shipped, "minutes", lambda run: 1.26)
+    monkeypatch.setattr(shipped, "measure", lambda recipe, model, files: {"metrics": []})
+    monkeypatch.setattr(shipped, "load", lambda run: loaded.append(run) or load("molecules-qm9"))
+    shipped.main(["molecules-qm9", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--steps", "3"])
+    (first, options), (second, more) = runs
+    assert (options["parent"], options["steps"], options["fitting"]["atom_types"]) == (None, 3, "given")
+    assert (more["parent"], more["steps"], more["seed"], "fitting" in more) == (first, 3, 1, False)
+    assert loaded == [second]
+    assert (
+        json.loads((tmp_path / "out" / "molecules-qm9" / "config.json").read_text())["info"]["training"]["minutes"]
+        == 2.5
+    )
+
+
+@checkout
 def test_real_sketches_of_the_benchmark_are_none_that_its_judges_learnt_from():
     named = scribbles(20)
     learnt = SimpleNamespace(trained_on=np.arange(0, 20, 2))
