@@ -113,6 +113,13 @@ def test_other_molecules_keep_the_units_the_words_and_the_scales_of_conditions()
         Molecules(**{**OLD, "conditions": {"gap": [0.0, 1.0]}}).refit(arrays, conditions=["gap"])
 
 
+def test_how_bonds_are_read_is_for_the_new_run_to_say():
+    parent = Parent("old", model_of(Molecules(**OLD, hydrogens="explicit", rule="lookup")), None, {})
+    for asked in ("kekule", "rdkit"):
+        options = parent.options("fit", {"hydrogens": "auto", "rule": asked})
+        assert (options["hydrogens"], options["rule"]) == ("explicit", asked)
+
+
 def test_frequencies_of_categories_are_those_of_the_new_molecules():
     old = Molecules(**{**OLD, "elements": [6, 53], "charges": [0, 1]}, atom_types="categorical")
     adapter = old.refit(examples.arrays(), atom_types="categorical")

@@ -334,7 +334,7 @@ def infer_bonds(
     Args:
         numbers: (N,) atomic numbers.
         positions: (N, 3) in Å.
-        charges: (N,) formal charges; none means neutral atoms.
+        charges: (N,) formal charges; none means neutral atoms, or by "kekule" those that it finds.
         rule: "kekule" (lengths and valences), "lookup" (lengths alone, by EDM's table) or "rdkit" (explicit hydrogens
             only). With implicit hydrogens the first two are the heavy-atom rule.
         hydrogens: "explicit" (all atoms are given; one with too few bonds is left a radical) or "implicit" (RDKit adds

@@ -293,8 +293,9 @@ class Molecules(Modality):
         """
         return self.hydrogens == "explicit" and list(self.charges) == [0]
 
-    def kept(self) -> dict[str, Any]:  # noqa: D102
-        names = ("hydrogens", "rule", "target", "atom_types", "coupling", "self_condition")
+    def kept(self) -> dict[str, Any]:
+        """Return what a network was made for; how bonds are read is no part of it."""
+        names = ("hydrogens", "target", "atom_types", "coupling", "self_condition")
         return {name: getattr(self, name) for name in names}
 
     def refit(self, records: MoleculeArrays, conditions: Sequence[str] = (), **options: Any) -> Molecules:  # noqa: D102
