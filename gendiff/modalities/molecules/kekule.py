@@ -68,21 +68,13 @@ def kekulize(
             sum zero.
     """
     formal = np.zeros_like(numbers) if charges is None else np.asarray(charges, np.int64)
-    free, tied = not formal.any(), False
-    state = best = _match(numbers, bonds, formal, np.zeros_like(formal))
+    free, tied, graph = not formal.any(), False, _Graph.of(numbers, bonds)
+    state = best = graph.match(formal, np.zeros_like(formal))
     while 0 < state.lost <= HOPELESS:
-        trials = [
-            (0, 0, 0, 0, _match(numbers, bonds, state.formal, state.raised + 2 * (np.arange(len(numbers)) == atom)))
-            for atom in _expandable(numbers, bonds, state)
-        ]
-        for plus, minus in _pairs(numbers, bonds, state) if free else ():
-            moved = state.formal.copy()
-            moved[plus], moved[minus] = 1, -1
-            kind = POSITIVE.index(numbers[plus]), NEGATIVE.index(numbers[minus])
-            trials.append((1, *kind, state.neighbours[minus], _match(numbers, bonds, moved, state.raised)))
+        trials = [*graph.raised(state), *(graph.charged(state) if free else ())]
         if not trials:
             break
-        trial = min(trials, key=lambda each: (each[-1].lost, *each[:-1], -each[-1].more @ bonds[2]))[-1]
+        _, trial = min(trials, key=lambda each: (each[1].lost, each[0], -each[1].more @ bonds[2]))
         if trial.lost > state.lost - tied:  # two may bring what one of them alone does not: pyrazine-1,4-dioxide
             break
         state, tied = trial, trial.lost == state.lost
@@ -95,8 +87,7 @@ class _State:
     """Formal charges (N,), valences that are higher than usual, and what comes of them."""
 
     formal: NDArray[np.int64]
-    raised: NDArray[np.int64]
-    neighbours: NDArray[np.int64]
+    higher: NDArray[np.int64]
     more: NDArray[np.int64]
     """How many electron pairs each bond has besides the first, (K,)."""
     missing: NDArray[np.int64]
@@ -107,46 +98,69 @@ class _State:
         return int(np.abs(self.missing).sum())
 
 
-def _match(numbers: NDArray[np.int64], bonds: Bonds, formal: NDArray[np.int64], raised: NDArray[np.int64]) -> _State:
-    """Share electron pairs: as many as possible, in bonds as short as possible."""
-    neighbours = np.bincount(np.concatenate(bonds[:2]), minlength=len(numbers))
-    missing = _VALENCE[np.clip(numbers - formal, 0, 118), np.minimum(neighbours, MOST)] + raised - neighbours
-    more = np.zeros(len(bonds[0]), np.int64)
-    graph = networkx.Graph()
-    wants = np.clip(missing, 0, 2 + (raised > 0)).tolist()  # no bond of more than three
-    for bond, (i, j, slack) in enumerate(zip(*(each.tolist() for each in bonds), strict=True)):
-        if slack > 0:
-            for ends in product(product([i], range(wants[i])), product([j], range(wants[j]))):
-                graph.add_edge(*ends, weight=slack, bond=bond)
-    for u, v in networkx.max_weight_matching(graph, maxcardinality=True):
-        more[graph[u][v]["bond"]] += 1
-    for atoms in bonds[:2]:
-        np.subtract.at(missing, atoms, more)
-    return _State(formal, raised, neighbours, more, missing)
+Trial = tuple[tuple[int, ...], _State]
+"""A state, and its place among those that lose as little."""
 
 
-def _near(numbers: NDArray[np.int64], bonds: Bonds) -> NDArray[np.bool_]:
-    near = np.zeros((len(numbers), len(numbers)), bool)
-    near[bonds[:2]] = near[bonds[1::-1]] = True
-    return near
+@dataclass(frozen=True)
+class _Graph:
+    """Atoms, which of them are near one another, and how many neighbours each has."""
 
+    numbers: NDArray[np.int64]
+    bonds: Bonds
+    near: NDArray[np.bool_]
+    neighbours: NDArray[np.int64]
 
-def _expandable(numbers: NDArray[np.int64], bonds: Bonds, state: _State) -> list[int]:
-    """Return the atoms of sulfur and selenium that could share more pairs with a neighbour that misses some."""
-    taken = state.neighbours + np.bincount(np.concatenate(bonds[:2]), np.tile(state.more, 2), len(numbers))
-    wanted = _near(numbers, bonds) @ (state.missing > 0)
-    return np.flatnonzero(np.isin(numbers, (16, 34)) & (state.formal == 0) & (taken < 6) & wanted).tolist()
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64], bonds: Bonds) -> _Graph:
+        near = np.zeros((len(numbers), len(numbers)), bool)
+        near[bonds[:2]] = near[bonds[1::-1]] = True
+        return cls(numbers, bonds, near, near.sum(1))
 
+    def match(self, formal: NDArray[np.int64], higher: NDArray[np.int64]) -> _State:
+        """Share electron pairs: as many as possible, in bonds as short as possible."""
+        isoelectronic = np.clip(self.numbers - formal, 0, 118)
+        missing = _VALENCE[isoelectronic, np.minimum(self.neighbours, MOST)] + higher - self.neighbours
+        more = np.zeros(len(self.bonds[0]), np.int64)
+        graph = networkx.Graph()
+        wants = np.clip(missing, 0, 2 + (higher > 0)).tolist()  # no bond of more than three
+        for bond, (i, j, slack) in enumerate(zip(*(each.tolist() for each in self.bonds), strict=True)):
+            if slack > 0:
+                for ends in product(product([i], range(wants[i])), product([j], range(wants[j]))):
+                    graph.add_edge(*ends, weight=slack, bond=bond)
+        for u, v in networkx.max_weight_matching(graph, maxcardinality=True):
+            more[graph[u][v]["bond"]] += 1
+        for atoms in self.bonds[:2]:
+            np.subtract.at(missing, atoms, more)
+        return _State(formal, higher, more, missing)
 
-def _pairs(numbers: NDArray[np.int64], bonds: Bonds, state: _State) -> Iterator[tuple[int, int]]:
-    """Yield pairs of atoms that may be cation and anion."""
-    near, neutral, missing = _near(numbers, bonds), state.formal == 0, state.missing
-    hetero = np.isin(numbers, (7, 8, 16))
-    others = ((numbers == 6) & (state.neighbours == 1)) | ((numbers == 5) & (missing < 0))
-    for plus in np.flatnonzero(
-        np.isin(numbers, POSITIVE) & neutral & ((missing != 0) | near @ (missing != 0))
-    ).tolist():
-        likely = near[plus] & (others | (hetero if numbers[plus] == 7 else numbers == 8))
-        far = (missing[plus] < 0) & (missing > 0) & hetero & (numbers[plus] == 7)
-        for minus in np.flatnonzero((likely | far) & neutral).tolist():
-            yield plus, minus
+    def raised(self, state: _State) -> Iterator[Trial]:
+        """Yield states in which one more atom of sulfur or selenium shares two more pairs, where a neighbour wants."""
+        taken = self.neighbours.copy()
+        for atoms in self.bonds[:2]:
+            np.add.at(taken, atoms, state.more)
+        wanted = self.near @ (state.missing > 0)
+        for atom in np.flatnonzero(np.isin(self.numbers, (16, 34)) & (state.formal == 0) & (taken < 6) & wanted):
+            higher = state.higher.copy()
+            higher[atom] += 2
+            yield (0,), self.match(state.formal, higher)
+
+    def charged(self, state: _State) -> Iterator[Trial]:
+        """Yield states with one more cation and anion."""
+        for plus, minus in self.pairs(state):
+            formal = state.formal.copy()
+            formal[plus], formal[minus] = 1, -1
+            kind = POSITIVE.index(self.numbers[plus]), NEGATIVE.index(self.numbers[minus])
+            yield (1, *kind, int(self.neighbours[minus])), self.match(formal, state.higher)
+
+    def pairs(self, state: _State) -> Iterator[tuple[int, int]]:
+        """Yield pairs of atoms that may be cation and anion."""
+        numbers, near, neutral, missing = self.numbers, self.near, state.formal == 0, state.missing
+        hetero = np.isin(numbers, (7, 8, 16))
+        others = ((numbers == 6) & (self.neighbours == 1)) | ((numbers == 5) & (missing < 0))
+        concerned = (missing != 0) | near @ (missing != 0)
+        for plus in np.flatnonzero(np.isin(numbers, POSITIVE) & neutral & concerned).tolist():
+            likely = near[plus] & (others | (hetero if numbers[plus] == 7 else numbers == 8))
+            far = (missing[plus] < 0) & (missing > 0) & hetero & (numbers[plus] == 7)
+            for minus in np.flatnonzero((likely | far) & neutral).tolist():
+                yield plus, minus

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from gendiff.modalities.molecules.kekule import _match, _pairs, kekulize
+from gendiff.modalities.molecules.kekule import _Graph, kekulize
 
 
 def graph(seed: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -29,7 +29,7 @@ def test_matching_is_the_best_of_all_structures(seed: int) -> None:
     neighbours = np.bincount(np.r_[i, j], minlength=len(numbers))
     wanted = valence - neighbours
     zero = np.zeros(len(numbers), int)
-    state = _match(numbers, (i, j, slack), zero, zero)
+    state = _Graph.of(numbers, (i, j, slack)).match(zero, zero)
     more, missing = state.more, state.missing
     taken = np.bincount(i, more, len(numbers)) + np.bincount(j, more, len(numbers))
     assert np.array_equal(missing, wanted - taken)
@@ -52,7 +52,7 @@ def test_valences_grow_with_neighbours() -> None:
     for (number, neighbours), missing in wanted.items():
         star = np.zeros(neighbours, int), np.arange(1, neighbours + 1), np.zeros(neighbours)
         zero = np.zeros(neighbours + 1, int)
-        left = _match(np.array([number] + [1] * neighbours), star, zero, zero).missing
+        left = _Graph.of(np.array([number] + [1] * neighbours), star).match(zero, zero).missing
         assert left[0] == missing
         assert not left[1:].any()
 
@@ -69,13 +69,15 @@ def test_charges_need_a_reason() -> None:
     orders, formal = kekulize(nitro, bonds)
     assert orders.tolist() == [1, 1, 1, 1, 1, 2]  # the shorter bond is the double one
     assert formal.tolist() == [0, 0, 0, 0, 1, -1, 0]
-    state = _match(nitro, bonds, np.zeros(7, int), np.zeros(7, int))
+    graph = _Graph.of(nitro, bonds)
+    state = graph.match(np.zeros(7, int), np.zeros(7, int))
     assert state.missing.tolist() == [0, 0, 0, 0, 0, 1, 1]
-    assert sorted(_pairs(nitro, bonds, state)) == [(4, 5), (4, 6)]
+    assert sorted(graph.pairs(state)) == [(4, 5), (4, 6)]
 
 
-def test_a_wreck_costs_no_search():
+def test_a_wreck_costs_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixty nitrogens of two neighbours each, too far apart to share more: nothing is tried, and all stay radicals."""
+    monkeypatch.setattr(_Graph, "pairs", lambda *_: pytest.fail("it was searched"))
     numbers = np.full(60, 7)
     ring = np.arange(60), np.roll(np.arange(60), -1), np.zeros(60)
     orders, formal = kekulize(numbers, ring)
