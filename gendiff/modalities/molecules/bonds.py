@@ -60,6 +60,8 @@ from gendiff.modalities.molecules.kekule import kekulize
 Rule = Literal["kekule", "lookup", "rdkit"]
 Hydrogens = Literal["explicit", "implicit"]
 Molecule = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
+Bonds = tuple[list[list[int]], NDArray[Any] | None]
+"""Bonds (i, j, order) of a molecule, and formal charges of its atoms, if there are any."""
 
 TIME_LIMIT = 5.0
 """Seconds that RDKit's rule may take for one molecule."""
@@ -296,7 +298,7 @@ def _match(order: NDArray[np.int8], band: NDArray[np.bool_], weight: NDArray[np.
             order[m, [i, j], [j, i]] += 1
 
 
-def kekule_bonds(molecules: Sequence[Molecule]) -> list[tuple[list[list[int]], NDArray[np.int64]]]:
+def kekule_bonds(molecules: Sequence[Molecule]) -> list[Bonds]:
     """Return bonds (i, j, order) and formal charges of molecules of one size: the Kekulé rule of the first lines.
 
     Args:
@@ -305,9 +307,8 @@ def kekule_bonds(molecules: Sequence[Molecule]) -> list[tuple[list[list[int]], N
     Raises:
         ValueError: a position is NaN or infinite.
     """
-    numbers = np.array([numbers for numbers, _, _ in molecules], np.int64)
-    positions = np.array([positions for _, positions, _ in molecules], np.float64)
-    drawn = []
+    numbers, positions = _stacked(molecules)
+    drawn: list[Bonds] = []
     for rows, molecule, i, j, distance in _near(numbers, positions, np.ones(numbers.shape, bool)):
         z = numbers[rows]
         left, right = z[molecule, i], z[molecule, j]
@@ -315,9 +316,9 @@ def kekule_bonds(molecules: Sequence[Molecule]) -> list[tuple[list[list[int]], N
         bonded = np.flatnonzero(distance < _SINGLE[left, right])
         bonded = bonded[np.argsort(molecule[bonded], kind="stable")]
         ends = np.searchsorted(molecule[bonded], np.arange(len(z) + 1)).tolist()
-        for (atoms, _, charges), (start, end) in zip(molecules[rows], pairwise(ends), strict=True):
+        for atoms, (_, _, charges), (start, end) in zip(z, molecules[rows], pairwise(ends), strict=True):
             own = bonded[start:end]
-            orders, formal = kekulize(np.asarray(atoms, np.int64), (i[own], j[own], slack[own]), charges)
+            orders, formal = kekulize(atoms, (i[own], j[own], slack[own]), charges)
             drawn.append((np.stack([i[own], j[own], orders], 1).tolist(), formal))
     return drawn
 
@@ -363,26 +364,39 @@ def infer_all(
         for row, why in zip(rows, reasons, strict=True):
             results[row] = _refuse(draw_mol(molecules[row]), why) if why else None
         good = [row for row, why in zip(rows, reasons, strict=True) if not why]
-        chosen = [molecules[row] for row in good]
-        if rule == "kekule" and hydrogens == "explicit" and good:
-            for row, (numbers, positions, _), (bonds, formal) in zip(good, chosen, kekule_bonds(chosen), strict=True):
-                results[row] = _finish(draw_mol((numbers, positions, formal), bonds), "", hydrogens)
-        elif rule != "rdkit" and good:
-            for row, molecule, bonds in zip(good, chosen, bond_lists(_orders(chosen, hydrogens)), strict=True):
-                results[row] = _finish(draw_mol(molecule, bonds, hydrogens == "explicit"), "", hydrogens)
+        if rule != "rdkit" and good:
+            for row, (bonds, formal) in zip(
+                good, _bonds([molecules[row] for row in good], rule, hydrogens), strict=True
+            ):
+                numbers, positions, _ = molecules[row]
+                drawn = draw_mol((numbers, positions, formal), bonds, hydrogens == "explicit")
+                results[row] = _finish(drawn, "", hydrogens)
     if rule == "rdkit":
         with RDKitBonds() as worker:
             for row in (row for row, result in enumerate(results) if result is None):
                 numbers, positions, charges = molecules[row]
-                bonds, placed, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
-                results[row] = _finish(draw_mol((numbers, positions, placed), bonds), why, hydrogens)
+                bonds, formal, why = worker(numbers, positions, 0 if charges is None else int(np.sum(charges)))
+                results[row] = _finish(draw_mol((numbers, positions, formal), bonds), why, hydrogens)
     return [result for result in results if result is not None]
+
+
+def _bonds(molecules: Sequence[Molecule], rule: Rule, hydrogens: Hydrogens) -> list[Bonds]:
+    """Bonds and formal charges of molecules of one size, by any rule but RDKit's."""
+    if rule == "kekule" and hydrogens == "explicit":
+        return kekule_bonds(molecules)
+    charges = [charges for _, _, charges in molecules]
+    return list(zip(bond_lists(_orders(molecules, hydrogens)), charges, strict=True))
+
+
+def _stacked(molecules: Sequence[Molecule]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Numbers (M, N) and positions (M, N, 3) of molecules of N atoms each."""
+    numbers, positions, _ = zip(*molecules, strict=True)
+    return np.array(numbers, np.int64), np.array(positions, np.float64)
 
 
 def _orders(molecules: Sequence[Molecule], hydrogens: Hydrogens) -> NDArray[np.int8]:
     """(M, N, N) bond orders of molecules of N atoms each."""
-    numbers = np.array([numbers for numbers, _, _ in molecules], np.int64)
-    positions = np.array([positions for _, positions, _ in molecules], np.float64)
+    numbers, positions = _stacked(molecules)
     mask = np.ones(numbers.shape, bool)
     if hydrogens == "explicit":
         return lookup_orders(numbers, positions, mask)
@@ -402,8 +416,7 @@ def bond_lists(orders: NDArray[np.int8]) -> list[list[list[int]]]:
 
 def _refusals(molecules: Sequence[Molecule]) -> list[str]:
     """Why no bonds can be drawn among the points of each of some molecules of one size; "" if they can."""
-    number = np.array([numbers for numbers, _, _ in molecules], np.int64)
-    position = np.array([positions for _, positions, _ in molecules], np.float64)
+    number, position = _stacked(molecules)
     if not number.size:
         return ["no atoms"] * len(molecules)
     finite = np.asarray(np.isfinite(position).all((1, 2)))
