@@ -423,12 +423,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--number", type=int, help=f"samples in the place of the recipe's, at least {LEAST}")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    recipe, runs = RECIPES[options.name], [options.work / "run"]
-    if options.steps is not None:
-        recipe = replace(recipe, training=recipe.training | {"steps": options.steps})
-        recipe = replace(recipe, further=recipe.further and recipe.further | {"steps": options.steps})
-    if recipe.further is not None:
-        runs.append(options.work / "further")
+    recipe = RECIPES[options.name]
+    stages = {"run": recipe.training} | ({"further": recipe.further} if recipe.further else {})
+    runs = [options.work / name for name in stages]
+    shorter = {} if options.steps is None else {"steps": options.steps}
     if options.number is not None:
         if options.number < LEAST:
             raise UserError(f"--number must be at least {LEAST}: fewer samples have no distances")
@@ -437,7 +435,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.measure:
         finished = options.work / "training.json"
         if not finished.is_file():
-            for run, parent, how in zip(runs, (None, *runs), (recipe.training, recipe.further), strict=False):
+            for run, parent, how in zip(runs, [None, *runs[:-1]], stages.values(), strict=True):
                 train(
                     recipe.modality,
                     [files[0]],
@@ -446,7 +444,7 @@ def main(arguments: list[str] | None = None) -> None:
                     previews=0,
                     resume=(run / "config.yaml").is_file(),
                     reading=recipe.readings[0],
-                    **(how or {}),
+                    **how | shorter,
                 )
             write_json(finished, {"minutes": round(sum(map(minutes, runs)), 1), "machine": machine()})
     trained = load(runs[-1] if runs[-1].exists() else options.out / options.name)

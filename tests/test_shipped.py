@@ -69,10 +69,8 @@ def test_a_second_run_starts_from_the_first(tmp_path, monkeypatch):
     assert (options["parent"], options["steps"], options["fitting"]["atom_types"]) == (None, 3, "given")
     assert (more["parent"], more["steps"], more["seed"], "fitting" in more) == (first, 3, 1, False)
     assert loaded == [second]
-    assert (
-        json.loads((tmp_path / "out" / "molecules-qm9" / "config.json").read_text())["info"]["training"]["minutes"]
-        == 2.5
-    )
+    config = json.loads((tmp_path / "out" / "molecules-qm9" / "config.json").read_text())
+    assert config["info"]["training"]["minutes"] == 2.5
 
 
 @checkout
