@@ -36,8 +36,8 @@ SHIPPED = Path(__file__).resolve().parent.parent / "gendiff" / "shipped"
 
 SEEDS = (0, 1, 2)
 
-WHOLE = ("edm_atom_stability", "edm_molecule_stability", "edm_valid", "edm_valid_unique", "strain")
-"""Rows of molecules whose hydrogens RDKit adds, judged with all their atoms."""
+WHOLE = ("edm_molecule_stability", "edm_valid", "edm_valid_unique")
+"""Rows of molecules with the hydrogens that RDKit adds to the valid ones, judged with all their atoms."""
 
 
 @dataclass(frozen=True)
@@ -282,13 +282,24 @@ def molecule_suite(model: Model, training: Any, held_out: Any) -> tuple[Callable
     return MoleculeArrays.from_mols, Suite(held_out, training=training, **rules)
 
 
-def whole_suite(model: Model, held_out: Any) -> Any:
+def whole_judge(model: Model, gather: Callable[[list[Any]], Any], held_out: Any) -> Callable[[list[Any]], Table] | None:
     """Return what judges molecules with the hydrogens that RDKit adds, or None if the model draws all that there is."""
     if getattr(model.modality, "hydrogens", "explicit") == "explicit":
         return None
     from gendiff.modalities.molecules.metrics import Suite
 
-    return Suite(held_out, hydrogens="explicit", protocol="edm")
+    suite = Suite(held_out, hydrogens="explicit", protocol="edm", strain=False)
+
+    def evaluate(mols: list[Any]) -> Table:
+        """Judge those that are valid; of the others, whose hydrogens are not there, none counts as stable or valid."""
+        valid = [mol for mol in mols if not mol.HasProp("invalid")]
+        table, part = suite.evaluate(gather(valid)), len(valid) / len(mols)
+        shares = {row: replace(table[row].generated, value=part * table[row].generated.value) for row in WHOLE}
+        return replace(
+            table, metrics=[replace(row, generated=shares.get(row.name, row.generated)) for row in table.metrics]
+        )
+
+    return evaluate
 
 
 SUITES = {"sketches": sketch_suite, "images": image_suite, "molecules": molecule_suite}
@@ -299,7 +310,7 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
     kind = find_modality(recipe.modality)
     training, held_out = (kind.read([file], **how)[0] for file, how in zip(files, recipe.readings, strict=True))
     gather, suite = SUITES[recipe.modality](model, training, held_out)
-    whole = whole_suite(model, held_out)
+    whole = whole_judge(model, gather, held_out)
     classes = list(getattr(model.modality, "classes", ()))
     condition = {"class": classes} if classes else None
 
@@ -309,12 +320,11 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
         begin = time.monotonic()
         records = by.sample(number, steps=steps, seed=seed, condition=condition)
         seconds = time.monotonic() - begin
-        drawn = gather(records)
-        table = suite.evaluate(drawn)
+        table = suite.evaluate(gather(records))
         print(
             f"{steps} steps, seed {seed}: " + ", ".join(f"{row} {value(table, row)}" for row in recipe.rows), flush=True
         )
-        return table, number / seconds, whole and whole.evaluate(drawn)
+        return table, number / seconds, whole and whole(records)
 
     tables, speeds, wholes = zip(*(judge(recipe.steps, seed) for seed in SEEDS), strict=True)
     first = tables[0]
@@ -365,7 +375,7 @@ def measure(recipe: Recipe, model: Model, files: tuple[Path, Path]) -> dict[str,
             "The same molecules with the hydrogens that RDKit adds, all atoms judged by EDM's rules. The model does not"
             " draw hydrogens, and RDKit adds as many as valences want, which is an easier task than EDM's. Real"
             " hydrogens stand where the data have them, added ones are relaxed; molecules that are not valid get none,"
-            " and so have fewer atoms:",
+            " and count as neither stable nor valid:",
             "",
             "|  | " + " | ".join(f"{wholes[0][row].title} ({wholes[0][row].unit})" for row in WHOLE) + " |",
             "|---" * (len(WHOLE) + 1) + "|",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -96,6 +96,9 @@ class Modality(Configurable, ABC):
 
     networks: tuple[str, ...] = ()
     """Words for the networks that users can choose from, the default first; none if there is one."""
+
+    filters: tuple[str, ...] = ("valid", "new")
+    """What can be asked of samples (`--only`), by the user's word."""
 
     tasks: Mapping[str, Task] = MappingProxyType({})
     """What can be done with given samples (`gendiff edit`), by the user's word; the first is the default."""
@@ -384,15 +387,24 @@ class Modality(Configurable, ABC):
         """
         raise UserError(f"{self.name} have no identity, so 'new' cannot be asked for")
 
+    def check_filters(self, wanted: Iterable[str], known: Sequence[str] = ()) -> None:
+        """Refuse words of `wanted` that are not known, by default those that are no :attr:`filters`.
+
+        Raises:
+            UserError: naming the word, and those that are known.
+        """
+        known = known or self.filters
+        for word in wanted:
+            if word not in known:
+                raise UserError(f"--only knows {', '.join(known[:-1])} and {known[-1]}, not {word!r}")
+
     def keep(self, records: list[Any], wanted: Sequence[str], known: set[str]) -> list[bool]:
-        """Return which records meet all of `wanted` ("valid", "new"; molecules know "connected" besides).
+        """Return which records meet all of `wanted`, words of :attr:`filters`.
 
         Raises:
             UserError: for another word.
         """
-        for word in wanted:
-            if word not in ("valid", "new"):
-                raise UserError(f"--only knows valid and new, not {word!r}")
+        self.check_filters(wanted)
         return [self.valid(r) and ("new" not in wanted or self.identity(r) not in known) for r in records]
 
     def known(self, records: Any) -> set[str]:

@@ -161,7 +161,7 @@ class Model:
         only = only.replace(",", " ").split() if isinstance(only, str) else only
         if "new" in only and known is None:
             raise UserError("'new' needs to know the training examples; name them with --reference FILE")
-        self.modality.keep([], only, set())  # an unknown word is refused before the work
+        self.modality.check_filters(only)
         chosen = self.tuned(steps, temperature, sampler)
         scale = prior_scale(chosen, temperature)
 

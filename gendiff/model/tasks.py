@@ -49,7 +49,7 @@ def check(
         raise UserError(f"{task} needs the codes of Gaussian fields, and {name!r} is {kind}")
     if "new" in only:
         raise UserError("--only new is not known here; gendiff evaluate says what is new")
-    modality.keep([], [word for word in only if word != INTACT], set())  # refuses unknown words
+    modality.check_filters(only, [*(word for word in modality.filters if word != "new"), INTACT])
     if todo.kind == "path" and only:
         raise UserError(f"--only draws until there are enough, and the steps of {task} are fixed; leave it out")
     if keep is not None and todo.kind != "keep":

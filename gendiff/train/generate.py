@@ -120,7 +120,7 @@ def generate(
     ending = ending or endings[0]
     if ending not in endings:
         raise UserError(f"--format: cannot write {ending}; choose from {', '.join(e.lstrip('.') for e in endings)}")
-    model.modality.keep([], only, set())  # an unknown word is refused before the work
+    model.modality.check_filters(only)
     known: set[str] = set()
     reference = resolve(reference)
     if "new" in only:

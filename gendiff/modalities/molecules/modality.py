@@ -81,6 +81,7 @@ class Molecules(Modality):
     extensions = write.EXTENSIONS
     networks = NETWORKS + CHIRAL
     single = (".mol",)
+    filters = ("valid", "connected", "stable", "new")
     limits = (
         "Meant for exploration: what it draws resembles its training data, biases included, and is not checked for "
         "safety, synthesis or activity.",
@@ -441,9 +442,7 @@ class Molecules(Modality):
         Raises:
             UserError: for another word.
         """
-        for word in wanted:
-            if word not in ("valid", "connected", "stable", "new"):
-                raise UserError(f"--only knows valid, connected, stable and new, not {word!r}")
+        self.check_filters(wanted)
         kept = []
         for mol, verdict in zip(records, metrics.judge(records), strict=True):
             new = verdict["smiles"] not in known

@@ -160,6 +160,8 @@ def test_what_stays_can_be_asked_for():
         model.edit([acetamide], "vary", 5, only=["valid", "intact"])
     with pytest.raises(UserError, match="intact: the input has no bonds"):
         model.edit([without_bonds(acetamide)], "grow", 5, only="intact", **options)
+    with pytest.raises(UserError, match="knows valid, connected, stable and intact, not 'whole'"):
+        model.edit([acetamide], "grow", 5, only="whole", **options)
     with pytest.raises(UserError, match="knows valid, connected, stable and new, not 'intact'"):
         model.sample(5, only="intact")
 
