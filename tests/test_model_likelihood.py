@@ -116,8 +116,10 @@ def test_codes_do_not_depend_on_the_batch():
 
 def test_what_cannot_be_judged_or_encoded_is_refused():
     model = examples.model()
-    with pytest.raises(UserError, match="--method must be bound or flow, got 'exact'"):
+    with pytest.raises(UserError, match="--method must be bound, flow or bytes, got 'exact'"):
         model.log_prob(MOLECULES, "exact")
+    with pytest.raises(UserError, match="--method bytes is for data that are bytes, as images are, and not for molec"):
+        model.log_prob(MOLECULES, "bytes")
     with pytest.raises(UserError, match="--steps must be at least 1, got 0"):
         model.log_prob(MOLECULES, steps=0)
     with pytest.raises(UserError, match="--steps must be at least 1, got 0"):

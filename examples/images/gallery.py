@@ -26,8 +26,8 @@ from torch import Tensor
 
 import gendiff
 from gendiff.data import resolve
+from gendiff.decoder import bits_per_dim
 from gendiff.guide.ilvr import block_mean
-from gendiff.modalities.images.bits import bits_per_dim
 from gendiff.modalities.images.classifier import accuracy, train_classifier
 from gendiff.modalities.images.draw import sheet_png
 from gendiff.modalities.images.encode import from_state, to_state

@@ -29,10 +29,11 @@ def build_parser() -> ArgumentParser:
     p.add_argument("-o", "--output", type=str, required=True, help="table to write: .csv")
     p.add_argument(
         "--method",
-        choices=("bound", "flow"),
+        choices=("bound", "flow", "bytes"),
         default="bound",
-        help="bound (variational, never above log p; elements count with their probabilities) or flow (density of the "
-        "probability flow, elements with the density of their one-hot numbers: compare flow with flow only)",
+        help="bound (variational, never above log p; elements count with their probabilities), flow (density of the "
+        "probability flow, elements with the density of their one-hot numbers: compare flow with flow only) or bytes "
+        "(of images: the bound of the probability of their bytes, the bits/dim of papers)",
     )
     p.add_argument("--steps", type=int, default=200, help="steps of the bound; more are tighter and take longer")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise")
@@ -100,5 +101,6 @@ def main(argv: Sequence[str]) -> int:
         say(f"{others:,} that the model never draws (molecules of formulas that it never saw): log p is -inf")
     if len(finite):
         error = f" ± {float(finite.std() / len(finite) ** 0.5):.3g}" if len(finite) > 1 else ""
-        say(f"mean log p {float(finite.mean()):.4g}{error} nats over {len(finite):,} records: {output}")
+        bits = f", {float(found['bits_per_dim'].mean()):.4g} bits/dim" if args.method == "bytes" else ""
+        say(f"mean log p {float(finite.mean()):.4g}{error} nats{bits} over {len(finite):,} records: {output}")
     return 0

@@ -12,6 +12,7 @@ import torch
 
 from gendiff.config import build, describe
 from gendiff.data import Batch, Grids, Ragged
+from gendiff.decoder import byte_bound
 from gendiff.denoise import AnyDenoiser, Denoiser
 from gendiff.files import UserError
 from gendiff.guide import ClassifierFree, Skip
@@ -256,51 +257,60 @@ class Model:
         Fields of one-hot categories with logits count with the probability of their categories under "bound", and with
         the density of their one-hot numbers under "flow"; the two compare only in models without such fields. Bytes are
         judged at a random place of their bin of width 1, p + u, u from -1/2 to 1/2: the mean log-density there is never
-        above the log-probability of the byte. A model with conditions is asked without any.
+        above the log-probability of the byte, which "bytes" bounds as the papers of images do. A model with conditions
+        is asked without any.
 
         Arguments:
             records: What the modality's `read` returned.
-            method: "bound", a lower bound of log p (:func:`gendiff.likelihood.variational_bound`), or "flow", the
-                density of the probability flow (:func:`gendiff.likelihood.log_density`).
-            steps: Steps of the bound, on a grid of log-SNR (200).
+            method: "bound", a lower bound of log p (:func:`gendiff.likelihood.variational_bound`), "flow", the
+                density of the probability flow (:func:`gendiff.likelihood.log_density`), or, of data that are bytes,
+                "bytes", a lower bound of their log-probability by DDPM's decoder (:mod:`gendiff.decoder`).
+            steps: Steps of the bounds, on a grid of log-SNR (200).
             seed: Seed of the noise.
             batch_size: Samples computed together.
             progress: Called with (batches done, batches in all).
 
         Returns:
             By name, each (M,), in the order of the records: "log_prob", "dim" (degrees of freedom of the state), "size"
-            (log p(N)), "volume" (log |dx/dz|) and, of the bound, "prior", "diffusion", "reconstruction".
+            (log p(N)), "volume" (log |dx/dz|; 0 of bytes) and, of bounds, "prior", "diffusion", "reconstruction".
 
         Raises:
             UserError: for another method, steps < 1, or records that the model does not know.
         """
-        if method not in ("bound", "flow"):
-            raise UserError(f"--method must be bound or flow, got {method!r}")
+        if method not in ("bound", "flow", "bytes"):
+            raise UserError(f"--method must be bound, flow or bytes, got {method!r}")
         if steps < 1:
             raise UserError(f"--steps must be at least 1, got {steps}")
-        process = self.denoiser.process
+        modality, process = self.modality, self.denoiser.process
         categorical = [n for n, field in process.items() if field.categorical and not isinstance(field, GivenProcess)]
         if method == "flow" and categorical:
             raise UserError(f"--method flow needs Gaussian fields, and {categorical[0]!r} is categorical; take bound")
 
         if always_told(self):
             raise UserError("this model always knew the class in training, and has no likelihood without one")
-        data = self.modality.encode(records)
+        data = modality.encode(records)
         discrete = [name for name, value in data.fields.items() if value.dtype == torch.uint8]
+        if method == "bytes" and list(data.fields) != discrete:
+            raise UserError(f"--method bytes is for data that are bytes, as images are, and not for {modality.name}")
 
         def evaluate(batch: Batch, random: Random) -> State:
-            state = batch.state | {name: spread(batch.state[name], random) for name in discrete}
+            state, mask = batch.state, batch.mask
+            if method != "bytes":
+                state = state | {name: spread(state[name], random) for name in discrete}
             if method == "bound":
-                parts = variational_bound(self.denoiser, state, batch.mask, random=random, steps=steps, grid="log_snr")
-                parts["log_prob"] = -parts.pop("total")
+                parts = variational_bound(self.denoiser, state, mask, random=random, steps=steps, grid="log_snr")
+            elif method == "flow":
+                parts = {"total": -log_density(self.denoiser, state, mask, random=random, directions="gaussian")}
             else:
-                density = log_density(self.denoiser, state, batch.mask, random=random, directions="gaussian")
-                parts = {"log_prob": density}
-            free = [field.space.dim(batch.mask, state[name]) for name, field in process.items()]
+                parts = byte_bound(self.denoiser, state, random=random, steps=steps, grid="log_snr")
+            parts["log_prob"] = -parts.pop("total")
+            free = [field.space.dim(mask, state[name]) for name, field in process.items()]
             return {**parts, "dim": torch.stack(free).sum(0)}
 
         found = self._over(data, evaluate, seed, batch_size, progress)
-        found["size"], found["volume"] = self.modality.log_size(data.sizes), self.modality.log_volume(data.sizes)
+        found["size"], found["volume"] = modality.log_size(data.sizes), modality.log_volume(data.sizes)
+        if method == "bytes":  # no density
+            found["volume"].zero_()
         found["log_prob"] = found["log_prob"].double() + found["size"] - found["volume"]
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -147,6 +148,14 @@ def test_log_probabilities_are_in_bits_of_a_byte(gendiff, run, tmp_path):
         assert float(row["dim"]) == 16
         assert float(row["volume"]) == pytest.approx(16 * math.log(127.5), rel=1e-5)
         assert float(row["bits_per_dim"]) == pytest.approx(-float(row["log_prob"]) / 16 / math.log(2), rel=1e-4)
+    result = gendiff("logprob", run, tmp_path / "a", "-o", tmp_path / "b.csv", "--steps", 5, "--method", "bytes")
+    assert result.status == 0, result.err
+    rows = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert [float(row["volume"]) for row in rows] == [0.0] * 3
+    mean = sum(float(row["bits_per_dim"]) for row in rows) / 3
+    said = re.search(r"nats, ([\d.]+) bits/dim over 3 records", result.out)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(mean, rel=1e-3)
 
 
 def test_what_is_judged_is_brought_to_the_size_of_the_model(gendiff, run, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 
 from gendiff import UserError
 from gendiff.data import builtin
+from gendiff.decoder import byte_log_prob
 from gendiff.denoise import AnalyticDenoiser
 from gendiff.modalities.images.modality import Images, sides
 from gendiff.modalities.images.networks import build_network
@@ -318,6 +319,20 @@ def test_the_bound_lies_below_and_rises_with_its_steps():
     gaps = [float((exact - model.log_prob(images, steps=steps)["log_prob"]).mean() / 72) for steps in (20, 60, 180)]
     assert gaps[0] > gaps[1] > gaps[2] > 0
     assert gaps[2] < 0.4  # nats a number
+
+
+def test_bytes_have_a_probability_that_is_bounded_from_below():
+    """Of a normal law it is known; the bound rises to it with its steps, and its parts add up to it."""
+    model, images = gaussian(6, (4, 6), 3)
+    x = model.modality.encode(images).batch(torch.arange(6)).state["pixel"]
+    exact = byte_log_prob(x, torch.tensor(MEAN), torch.tensor(STD)).flatten(1).sum(1)
+    found = [model.log_prob(images, "bytes", steps) for steps in (20, 60, 180)]
+    gaps = [float((exact - each["log_prob"]).mean() / 72) for each in found]
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+    assert gaps[2] < 0.4  # nats a number
+    parts = sum(found[2][part] for part in ("prior", "diffusion", "reconstruction"))
+    torch.testing.assert_close(found[2]["log_prob"], -parts)
+    assert found[2]["volume"].tolist() == [0.0] * 6
 
 
 def test_bits_per_dimension_of_a_normal_law():

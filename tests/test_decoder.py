@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from gendiff.decoder import bits_per_dim, byte_log_prob
 from gendiff.denoise import AnalyticDenoiser
-from gendiff.modalities.images.bits import bits_per_dim, byte_log_prob
 from gendiff.modalities.images.systems import SYSTEMS
 from gendiff.ops import Random
 from gendiff.process import GaussianProcess, JointProcess
