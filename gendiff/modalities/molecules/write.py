@@ -1,9 +1,9 @@
-"""Write molecules as SDF, MOL, PDB, XYZ, SMILES list, CSV or NPZ, whole or not at all.
+"""Write molecules as SDF, MOL, PDB, XYZ, SMILES list, CSV, TSV or NPZ, whole or not at all.
 
 RDKit molecules come in as a model made them: sanitised if they are valid, else with their bonds as drawn and the reason
 in the property `invalid`. SDF takes every molecule, so that a file shows what a model really made; nothing is repaired.
-XYZ, PDB and NPZ take those that have coordinates, SMILES lists and CSV those that are valid, MOL takes one. Text may be
-packed by gzip: `.sdf.gz`.
+XYZ, PDB and NPZ take those that have coordinates, SMILES lists and tables those that are valid, MOL takes one. Text may
+be packed by gzip: `.sdf.gz`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
     """Write molecules in the format of the extension: one of `EXTENSIONS`.
 
     Arguments:
-        mols: What to write, sanitised or not. Their properties become the data fields of an SDF, the columns of a CSV.
+        mols: What to write, sanitised or not. Their properties become data fields of an SDF, columns of a table.
         path: Where; an existing file is replaced only when the new one is complete.
 
     Returns:
@@ -126,20 +126,20 @@ def write_molecules(mols: Sequence[Chem.Mol], path: str | Path) -> int:
             archive = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             file = stack.enter_context(io.TextIOWrapper(archive, encoding="utf-8", newline="\n"))
         stack.enter_context(rdBase.BlockLogs())
-        if kind == ".csv":
-            write_table(chosen, file)
-        for number, mol in enumerate(chosen if kind != ".csv" else (), 1):
+        if kind in _COLUMNS:
+            write_table(chosen, file, _COLUMNS[kind])
+        for number, mol in enumerate(chosen if kind not in _COLUMNS else (), 1):
             file.write(pdb_model(mol, number) if kind == ".pdb" else _RECORDS[kind](mol))
     return len(chosen)
 
 
-def write_table(mols: Sequence[Chem.Mol], file: IO[str]) -> None:
+def write_table(mols: Sequence[Chem.Mol], file: IO[str], delimiter: str = ",") -> None:
     """Write SMILES, name and the other properties of molecules as columns; a property that one lacks is empty there."""
     names = dict.fromkeys(
         name for mol in mols for name in mol.GetPropNames(includePrivate=False, includeComputed=False)
     )
     columns = [name for name in names if name not in ("SMILES", "name", "smiles", "invalid")]
-    table = csv.writer(file, lineterminator="\n")
+    table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     table.writerow(["smiles", "name", *(_cell(clean_name(name)) for name in columns)])
     for mol in mols:
         values = [clean_name(mol.GetProp(name), 2_000) if mol.HasProp(name) else "" for name in columns]
@@ -280,8 +280,12 @@ _FITS: dict[str, tuple[Callable[[Chem.Mol], bool], str]] = {
     ".smi": (is_valid, "that is valid; .sdf takes the others too"),
     ".smiles": (is_valid, "that is valid; .sdf takes the others too"),
     ".csv": (is_valid, "that is valid; .sdf takes the others too"),
+    ".tsv": (is_valid, "that is valid; .sdf takes the others too"),
 }
 """Which molecules a format takes."""
+
+_COLUMNS = {".csv": ",", ".tsv": "\t"}
+"""What stands between the columns of tables."""
 
 _RECORDS: dict[str, Callable[[Chem.Mol], str]] = {
     ".sdf": sdf_record,

@@ -97,12 +97,15 @@ def test_mol_file(molecules, tmp_path):
     assert path.read_text() == mol_block(molecules[3])
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+SUFFIXES = [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".tsv", ".npz"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv", ".tsv.gz"])
 def test_table(molecules, tmp_path, suffix):
     path = tmp_path / f"new{suffix}"
     assert write_molecules([*molecules, impossible()], path) == len(molecules)
     text = gzip.decompress(path.read_bytes()).decode() if suffix.endswith(".gz") else path.read_text()
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(csv.DictReader(io.StringIO(text), delimiter="," if "csv" in suffix else "\t"))
     assert [row["smiles"] for row in rows] == SMILES_OF_COORDINATES
     assert rows[0].keys() == {*("smiles", "name", "valid", "connected", "QED", "logP", "MW", "model", "seed", "index")}
     arrays, _ = read_molecules(path)
@@ -329,7 +332,10 @@ def test_molecules_without_coordinates_go_where_they_fit(molecules, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("new.docx", "unknown extension '.docx'; molecules are written as .sdf .mol .xyz .pdb .npz .smi .smiles .csv"),
+        (
+            "new.docx",
+            "unknown extension '.docx'; molecules are written as .sdf .mol .xyz .pdb .npz .smi .smiles .csv",
+        ),
         ("new.gz", "unknown extension '.gz'"),
         ("new.npz.gz", "unknown extension '.npz.gz'"),
         ("new", "unknown extension ''"),
@@ -349,14 +355,18 @@ def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".npz"])
+@pytest.mark.parametrize(
+    "suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".tsv", ".npz"]
+)
 def test_no_molecules_make_no_file(tmp_path, suffix):
     with pytest.raises(UserError, match="there is no molecule"):
         write_molecules([], tmp_path / f"new{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".npz"])
+@pytest.mark.parametrize(
+    "suffix", [".sdf", ".sdf.gz", ".mol", ".pdb", ".xyz", ".smi", ".csv", ".csv.gz", ".tsv", ".npz"]
+)
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(molecules, tmp_path, suffix, monkeypatch):
     path = tmp_path / f"new{suffix}"
     path.write_text("old")
