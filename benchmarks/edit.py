@@ -23,7 +23,7 @@ import torch
 from rdkit import Chem
 
 import gendiff
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.files import sha256
 from gendiff.metrics import Value, share
 from gendiff.modalities.molecules import metrics

@@ -30,7 +30,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import GetPeriodicTable
 
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.modalities.molecules.bonds import (
     EDM_DOUBLE,
     EDM_SINGLE,

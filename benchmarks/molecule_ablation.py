@@ -31,8 +31,8 @@ import torch
 import yaml
 from denoisers import interval, machine
 
+from gendiff.catalog import resolve
 from gendiff.cli import main as gendiff
-from gendiff.data import resolve
 from gendiff.files import atomic_write
 from gendiff.metrics import Value, bootstrap, share
 from gendiff.modalities.molecules import metrics

@@ -43,8 +43,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gendiff import __version__
+from gendiff.catalog import builtin, resolve
 from gendiff.config import describe
-from gendiff.data import Batch, Ragged, batch_stream, builtin, resolve
+from gendiff.data import Batch, Ragged, batch_stream
 from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, sha256
 from gendiff.likelihood import variational_bound

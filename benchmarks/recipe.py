@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gendiff.data import batch_stream, builtin
+from gendiff.catalog import builtin
+from gendiff.data import batch_stream
 from gendiff.denoise import Denoiser
 from gendiff.modalities.molecules import metrics
 from gendiff.modalities.molecules.modality import Molecules

@@ -39,7 +39,7 @@ import torch
 from numpy.typing import NDArray
 
 import gendiff
-from gendiff.data import resolve
+from gendiff.catalog import resolve
 from gendiff.files import UserError, sha256
 from gendiff.metrics import Value, bootstrap, share
 from gendiff.modalities.sketches.geometry import boxes

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from gendiff.data import batch_stream, builtin
+from gendiff.catalog import builtin
+from gendiff.data import batch_stream
 from gendiff.denoise import Denoiser, compiled
 from gendiff.files import UserError
 from gendiff.modality import find_modality

@@ -1,20 +1,17 @@
-"""Ragged samples, batches of one size, the law of sizes, and the built-in sets."""
+"""Ragged samples, batches of one size, and the law of sizes."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-import tomllib
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gendiff import data
-from gendiff.data import Batch, Grids, Lazy, Ragged, batch_stream, builtin, dataset_folder, manifest, size_batches
-from gendiff.files import UserError, sha256
+from gendiff.data import Batch, Grids, Lazy, Ragged, batch_stream, size_batches
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
 
@@ -149,33 +146,6 @@ def test_a_batch_moves_whole():
     assert Batch({"x": torch.zeros(1)}, None, {}, torch.zeros(1)).to("meta").mask is None
 
 
-def test_every_built_in_set_is_the_one_of_the_manifest():
-    files = [name for name, entry in manifest().items() if entry.get("file")]
-    assert "small-molecules" in files
-    for name in files:
-        assert sha256(builtin(name)) == manifest()[name]["sha256"]
-
-
-def test_manifest_says_what_people_must_know():
-    with (dataset_folder() / "manifest.toml").open("rb") as file:
-        assert tomllib.load(file) == manifest()
-    for entry in manifest().values():
-        assert {"title", "licence"} <= entry.keys()
-        assert "file" in entry or entry["url"].startswith("https://")  # an empty file name: it comes with a dependency
-
-
-def test_a_set_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match=r"no built-in data set 'nope'; there are: .*small-molecules"):
-        builtin("nope")
-
-
-def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "manifest.toml").write_text('[mine]\ntitle = "t"\nlicence = "l"\nfile = "mine/a.npz"\n')
-    monkeypatch.setattr(data.resources, "files", lambda package: tmp_path)
-    assert builtin("mine") == tmp_path / "datasets" / "mine" / "a.npz"
-
-
 def test_grids_are_bytes_in_memory_and_floats_in_a_batch():
     every = torch.arange(256, dtype=torch.uint8).reshape(4, 2, 4, 8)
     samples = Grids({"pixel": every}, {"label": torch.arange(4) * 10.0})
@@ -226,32 +196,3 @@ def test_grids_make_batches_like_other_samples():
     batches = [samples.batch(index) for index in itertools.islice(batch_stream(samples.sizes, 4, 0), 3)]
     values = torch.cat([batch.state["pixel"].flatten() for batch in batches])
     assert ((values + 1) * 127.5).round().sort().values.tolist() == list(range(10))
-
-
-def test_a_set_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
-    (tmp_path / "loud_package").mkdir()
-    (tmp_path / "loud_package" / "__init__.py").write_text("raise RuntimeError")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(data, "manifest", lambda: {"mine": {"package": "loud_package", "file": "a/b.csv"}})
-    assert builtin("mine") == tmp_path / "loud_package" / "a" / "b.csv"
-
-
-def test_the_digits_come_with_scikit_learn():
-    path = builtin("digits")
-    assert path.parts[-4:] == ("sklearn", "datasets", "data", "digits.csv.gz")
-    assert data.locate("digits") == data.resolve(["digits"]) == [path]
-
-
-def test_a_set_of_a_package_that_is_not_there_is_one_line(monkeypatch):
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="digits comes with sklearn, which is not installed; gendiff doctor says more"):
-        builtin("digits")
-
-
-def test_checksums_of_the_manifest_are_checksums():
-    for entry in manifest().values():
-        for item in [entry, *entry.get("sources", [])]:
-            for algorithm, digits in (("sha256", 64), ("md5", 32)):
-                if algorithm in item:
-                    assert len(item[algorithm]) == digits
-                    assert int(item[algorithm], 16) > 0

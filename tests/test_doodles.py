@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from gendiff.data import builtin, dataset_folder, manifest
+from gendiff.catalog import builtin, dataset_folder, manifest
 from gendiff.files import sha256
 
 WORDS = "cup envelope face fish flower house snail star sun tree".split()

@@ -52,6 +52,11 @@ def test_import_loads_nothing_heavy(modules):
     assert loaded == []
 
 
+@pytest.mark.parametrize("words", [["models"], ["models", "molecules-qm9"], ["data", "list"]])
+def test_lists_wait_not_even_for_torch(words):
+    assert fresh(f"from gendiff.cli import main\nmain({words})\nresult = 'torch' in sys.modules") is False
+
+
 def test_a_help_waits_for_nothing_heavy():
     slow = ["pytorch_lightning", "matplotlib", "scipy.optimize", "scipy.stats", "torch_geometric"]
     code = f"""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import gendiff
-from gendiff.data import resolve
+from gendiff.catalog import resolve
 from gendiff.decoder import bits_per_dim
 from gendiff.guide.ilvr import block_mean
 from gendiff.modalities.images.classifier import accuracy, train_classifier

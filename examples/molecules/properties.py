@@ -21,7 +21,7 @@ import torch
 from scipy.stats import spearmanr
 
 from gendiff import Gradient, load, train
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.modalities.molecules.properties import column, compute
 from gendiff.modalities.molecules.write import is_valid

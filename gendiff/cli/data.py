@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         "a folder (default: $GENDIFF_CACHE, or ~/.cache/gendiff)",
     )
     args = parse(p, argv)
-    from gendiff.data import manifest
+    from gendiff.catalog import manifest
     from gendiff.files import UserError
 
     sets = manifest()
@@ -65,18 +65,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _list(sets: dict[str, dict[str, Any]]) -> None:
-    from gendiff.modality import modalities
-
-    installed = modalities()
     for name, entry in sets.items():
-        later = "" if entry["modality"] in installed else f"; its modality {entry['modality']} is not installed"
-        say(f"{name:<16} {_state(name, entry):<9} {_size(entry):>10}  {entry['title']} ({entry['licence']}{later})")
+        say(f"{name:<16} {_state(name, entry):<9} {_size(entry):>10}  {entry['title']} ({entry['licence']})")
     if any("sources" in entry for entry in sets.values()):
         say("gendiff data get NAME fetches a public set; gendiff train and others then take its name for its files")
 
 
 def _info(name: str, entry: dict[str, Any]) -> None:
-    from gendiff.data import prepared
+    from gendiff.catalog import prepared
     from gendiff.download import human_size
 
     say(f"name: {name} ({_state(name, entry)})")
@@ -99,7 +95,7 @@ def _info(name: str, entry: dict[str, Any]) -> None:
 
 
 def _get(name: str, entry: dict[str, Any], output: str | None) -> None:
-    from gendiff.data import builtin, prepared
+    from gendiff.catalog import builtin, prepared
     from gendiff.download import alone
     from gendiff.files import UserError, cache_folder, check_target, new_folder
     from gendiff.modality import find_modality
@@ -188,7 +184,7 @@ def _describe(name: str, entry: dict[str, Any], sources: dict[str, Any], made: d
 
 def _in_order(folder: Path) -> bool:
     """Say whether the prepared files are those that were made; tell what is not."""
-    from gendiff.data import prepared
+    from gendiff.catalog import prepared
     from gendiff.files import sha256
 
     facts = prepared(folder)
@@ -202,7 +198,7 @@ def _in_order(folder: Path) -> bool:
 
 def _check_foreign(folder: Path) -> None:
     """Refuse to replace a prepared folder into which somebody has put something of their own."""
-    from gendiff.data import prepared
+    from gendiff.catalog import prepared
     from gendiff.files import UserError
 
     facts = prepared(folder)
@@ -231,7 +227,7 @@ def _folder(name: str) -> Path:
 
 
 def _state(name: str, entry: dict[str, Any]) -> str:
-    from gendiff.data import prepared
+    from gendiff.catalog import prepared
 
     if "sources" in entry:
         return "here" if prepared(_folder(name)) else "to fetch"

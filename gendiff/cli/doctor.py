@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     )
     import torch
 
-    from gendiff.data import builtin, manifest
+    from gendiff.catalog import builtin, manifest
     from gendiff.files import UserError, sha256
     from gendiff.modality import modalities
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.catalog import resolve
 from gendiff.cli.options import Kind, add_options, given, guessed, in_config, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import protocol, read_sidecar, samples_facts
-from gendiff.data import resolve
 from gendiff.files import UserError, check_target, write_json
 
 

@@ -56,7 +56,7 @@ def read_known(model: Any, files: Sequence[str], on_error: str) -> Any:
     Raises:
         UserError: at the first bad record, or if none is left.
     """
-    from gendiff.data import resolve
+    from gendiff.catalog import resolve
 
     records, report = model.modality.read(resolve(files), on_error=on_error)
     for line in report.lines():

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.files import UserError, read_json, read_text
-from gendiff.model.folder import shipped
+from gendiff.shipped import shipped
 
 
 def build_parser() -> ArgumentParser:

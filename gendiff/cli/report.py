@@ -8,11 +8,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.catalog import resolve
 from gendiff.cli.evaluate import say_measuring
 from gendiff.cli.options import guessed, modality_of_file
 from gendiff.cli.parsing import parse, parser, say
 from gendiff.cli.sample import model_folder, protocol, read_sidecar
-from gendiff.data import resolve
 from gendiff.files import UserError, check_target, read_json
 from gendiff.modality import find_modality
 

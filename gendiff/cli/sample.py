@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
             say(f"note: {name} = {condition[name]:g} lies far outside the training data; do not expect it")
     known = None
     if "new" in only:
-        from gendiff.data import resolve
+        from gendiff.catalog import resolve
 
         files, reading = (args.reference, {}) if args.reference else (run_files(args.model), run_reading(args.model))
         records, _ = model.modality.read(resolve(files), on_error="skip", **reading)

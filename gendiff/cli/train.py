@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from gendiff.catalog import resolve
 from gendiff.cli.options import add_options, explained, flags, formats, given, listed, modality_of
 from gendiff.cli.parsing import (
     UsageError,
@@ -22,7 +23,6 @@ from gendiff.cli.parsing import (
     words,
 )
 from gendiff.cli.sample import run_settings
-from gendiff.data import resolve
 from gendiff.files import UserError
 from gendiff.modality import find_modality, installed
 

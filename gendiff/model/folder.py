@@ -23,18 +23,13 @@ from gendiff.files import UserError, check_file, json_text, new_folder, read_jso
 from gendiff.guide import Skip
 from gendiff.modality import Modality
 from gendiff.sample import Sampler
+from gendiff.shipped import shipped
 
 if TYPE_CHECKING:
     from gendiff.model.model import Model
 
 FORMAT = 1
 """Version of the model folder; a folder of another version is refused with its number."""
-
-
-def shipped() -> dict[str, Path]:
-    """Return the folders of the models that come with gendiff, by name."""
-    room = Path(__file__).resolve().parent.parent / "shipped"
-    return {folder.name: folder for folder in sorted(room.glob("*")) if (folder / "config.json").is_file()}
 
 
 def model_folder(source: str | Path) -> Path:

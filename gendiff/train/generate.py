@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from gendiff.data import resolve
+from gendiff.catalog import resolve
 from gendiff.denoise import compiled
 from gendiff.download import alone
 from gendiff.files import UserError

@@ -16,7 +16,8 @@ import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from gendiff.data import Ragged, batch_stream, resolve
+from gendiff.catalog import resolve
+from gendiff.data import Ragged, batch_stream
 from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, check_file, read_text
 from gendiff.modality import PRESETS, check_network, find_modality

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gendiff.data import resolve
+from gendiff.catalog import resolve
 from gendiff.files import UserError, atomic_write
 from gendiff.model import Model, load
 from gendiff.train.run import began, train

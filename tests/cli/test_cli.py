@@ -22,11 +22,11 @@ from rdkit import Chem
 
 import examples
 from gendiff import __version__, load
+from gendiff.catalog import manifest
 from gendiff.cli import COMMANDS
 from gendiff.cli.parsing import OURS
 from gendiff.cli.sample import read_sidecar, sidecar_of
 from gendiff.config import describe
-from gendiff.data import manifest
 from gendiff.files import sha256
 from gendiff.modalities.molecules.modality import Molecules
 from gendiff.model import Model

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from loopback import serve
 
-from gendiff import __version__, data, download
+from gendiff import __version__, catalog, download
+from gendiff.catalog import locate, manifest, resolve
 from gendiff.cli import data as command
-from gendiff.data import locate, manifest, resolve
 from gendiff.download import alone
 from gendiff.files import UserError
 from gendiff.modalities.images.prepare import LOADERS as IMAGES
@@ -68,7 +68,7 @@ def publisher(tmp_path, monkeypatch):
             },
             "small-molecules": manifest()["small-molecules"],
         }  # fmt: skip
-        monkeypatch.setattr(data, "manifest", lambda: sets)
+        monkeypatch.setattr(catalog, "manifest", lambda: sets)
         site.sets, site.cache = sets, tmp_path / "cache"
         yield site
 
@@ -217,7 +217,7 @@ def test_names_of_sets_stand_for_files(gendiff, publisher, tmp_path, monkeypatch
     assert locate("qm9") == locate("qm9/train") == [folder / "qm9" / "train.npz"]
     assert locate("qm9/test") == [folder / "qm9" / "test.npz"]
     assert locate("table") == [folder / "table" / "t.csv"]
-    assert locate("small-molecules") == [data.builtin("small-molecules")]
+    assert locate("small-molecules") == [catalog.builtin("small-molecules")]
     with pytest.raises(UserError, match="qm9 has no part 'exam'; there are: train, valid, test"):
         locate("qm9/exam")
     with pytest.raises(UserError, match="small-molecules has no part 'test'; small-molecules alone is all of it"):
@@ -375,9 +375,9 @@ def test_a_damaged_description_is_made_again(gendiff, publisher, tmp_path, text)
 def test_one_wrong_entry_is_a_damaged_description(gendiff, publisher, damage):
     gendiff("data", "get", "qm9")
     path = publisher.cache / "data" / "qm9" / "dataset.json"
-    assert data.prepared(path.parent)
+    assert catalog.prepared(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    assert data.prepared(path.parent) == {}
+    assert catalog.prepared(path.parent) == {}
 
 
 def test_a_prepared_folder_stands_for_its_training_part(gendiff, publisher, tmp_path):
@@ -404,9 +404,9 @@ def test_large_sets_do_not_become_one_file(gendiff, publisher, tmp_path):
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("GENDIFF_CACHE", "~/here")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.cache_folder() == tmp_path / "here"
+    assert catalog.cache_folder() == tmp_path / "here"
     monkeypatch.delenv("GENDIFF_CACHE")
-    assert data.cache_folder() == tmp_path / ".cache" / "gendiff"
+    assert catalog.cache_folder() == tmp_path / ".cache" / "gendiff"
 
 
 PUBLIC = {name: entry for name, entry in manifest().items() if "sources" in entry}

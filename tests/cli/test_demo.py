@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pages import check
 
+from gendiff.catalog import builtin
 from gendiff.cli import main
 from gendiff.cli.demo import halves
-from gendiff.data import builtin
 from gendiff.metrics import Metric, Table, Value
 from gendiff.modalities.sketches import draw
 from gendiff.modalities.sketches.metrics import Features

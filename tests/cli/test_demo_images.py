@@ -11,8 +11,8 @@ import pytest
 from pages import check
 from PIL import Image as pillow
 
+from gendiff.catalog import builtin
 from gendiff.cli import main
-from gendiff.data import builtin
 from gendiff.metrics import Metric, Table, Value
 from gendiff.modalities.images import draw
 from gendiff.modalities.images.modality import Images

@@ -23,7 +23,7 @@ FRAMES = 11
 def run(out: Path, steps: int, number: int, seed: int) -> None:
     """Train on a random half of the digits, draw `number`, each class in turn, judge them and write the page."""
     begin = time.monotonic()
-    from gendiff.data import builtin
+    from gendiff.catalog import builtin
     from gendiff.modalities.images import draw
     from gendiff.modalities.images.modality import Images
     from gendiff.report.html import Picture

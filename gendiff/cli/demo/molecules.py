@@ -33,7 +33,7 @@ def run(out: Path, steps: int, number: int, seed: int) -> None:
     Another model of the same kind learns from the same examples alone, for as many steps: what the start brings.
     """
     begin = time.monotonic()
-    from gendiff.data import builtin
+    from gendiff.catalog import builtin
     from gendiff.modalities.molecules.metrics import Suite
     from gendiff.modalities.molecules.modality import Molecules
     from gendiff.report.html import Facts

@@ -23,7 +23,7 @@ FRAMES = 25
 def run(out: Path, steps: int, number: int, seed: int) -> None:
     """Train on a random half of the doodles, draw `number`, each class in turn, judge them and write the page."""
     begin = time.monotonic()
-    from gendiff.data import builtin
+    from gendiff.catalog import builtin
     from gendiff.modalities.sketches import draw
     from gendiff.modalities.sketches.modality import Sketches
     from gendiff.report.html import Picture

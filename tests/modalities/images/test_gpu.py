@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gendiff
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.ops import Random
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

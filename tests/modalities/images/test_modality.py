@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gendiff import UserError
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.decoder import byte_log_prob
 from gendiff.denoise import AnalyticDenoiser
 from gendiff.modalities.images.modality import Images, sides

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gendiff.data import manifest
+from gendiff.catalog import manifest
 from gendiff.download import Source
 from gendiff.files import UserError
 from gendiff.modalities.images import prepare

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from PIL import ImageOps
 
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.files import UserError
 from gendiff.modalities.images.read import picture, read_images
 

@@ -16,7 +16,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from gendiff.data import builtin, manifest
+from gendiff.catalog import builtin, manifest
 from gendiff.files import UserError
 from gendiff.modalities.molecules import bonds
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import gendiff
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.ops import Random, size_mask
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -5,7 +5,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdForceFieldHelpers
 
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.modalities.molecules import metrics
 from gendiff.modalities.molecules.bonds import infer_all
 from gendiff.modalities.molecules.hydrogens import infer_relaxed, relax_hydrogens

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 from scribbles import scribbles
 
-from gendiff.data import builtin
+from gendiff.catalog import builtin
 from gendiff.metrics import cubic_kernel, gauss_kernel, kernel_distance, median_distance
 from gendiff.modalities.sketches import geometry, metrics
 from gendiff.modalities.sketches.metrics.copies import ink
