@@ -203,6 +203,7 @@ RECIPES = {
         training={
             "steps": 12_000, "preset": "small", "network": "transformer", "fitting": {"hydrogens": "implicit"},
         },
+        further={"steps": 25_000, "seed": 1, "learning_rate": 0.003, "compile": True},
         steps=50,
         curve=(5, 12, 20, 100, 200),
         guidance=1.0,

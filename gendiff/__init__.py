@@ -3,7 +3,6 @@
 Public names are loaded when they are first used, so `import gendiff` costs little more than torch.
 """
 
-# ruff: noqa: F401 - the imports under TYPE_CHECKING are for editors and type checkers
 from __future__ import annotations
 
 import importlib
@@ -147,13 +146,82 @@ if TYPE_CHECKING:
     from gendiff.space import Euclidean, ZeroCenterOfMass
     from gendiff.train import train
 
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = [
+    "DDIM",
+    "ILVR",
+    "RK45",
+    "VE",
+    "VP",
+    "AnalyticDenoiser",
+    "AnalyticVariance",
+    "Ancestral",
+    "Antithetic",
+    "Autoguidance",
+    "Bound",
+    "CategoricalProcess",
+    "ClassifierFree",
+    "Cosine",
+    "DPMSolver",
+    "Denoiser",
+    "Estimate",
+    "Euclidean",
+    "Flow",
+    "GaussianProcess",
+    "GivenProcess",
+    "Gradient",
+    "Guidance",
+    "Harmonic",
+    "Heun",
+    "Hybrid",
+    "ImplicitScoreMatching",
+    "JointProcess",
+    "Karras",
+    "Langevin",
+    "Learned",
+    "Linear",
+    "LogNormal",
+    "LossAware",
+    "Modality",
+    "Model",
+    "NodeTransport",
+    "Objective",
+    "OptimalTransport",
+    "Piecewise",
+    "Polynomial",
+    "Power",
+    "PredictorCorrector",
+    "Random",
+    "Replacement",
+    "ReverseSDE",
+    "Skip",
+    "SlicedScoreMatching",
+    "SubVP",
+    "Threshold",
+    "Uncertainty",
+    "UniPC",
+    "Uniform",
+    "UserError",
+    "ZeroCenterOfMass",
+    "ZeroTerminalSNR",
+    "__version__",
+    "classifier",
+    "load",
+    "log_density",
+    "reconstruction",
+    "regressor",
+    "repaint_plan",
+    "sdedit",
+    "similarity",
+    "train",
+    "variational_bound",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'gendiff' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    module = importlib.import_module(_PUBLIC[name])
+    return module if _PUBLIC[name] == f"gendiff.{name}" else getattr(module, name)  # gendiff.train is called itself
 
 
 def __dir__() -> list[str]:

@@ -104,7 +104,7 @@ def _part_files(folder: Path, part: str, command: str) -> list[Path]:
     return files
 
 
-def resolve(words: Iterable[str | Path]) -> list[Path]:
+def resolve(words: str | Path | Iterable[str | Path]) -> list[Path]:
     """Return files for what users name as examples: files as they are, and names of data sets as :func:`locate` does.
 
     "qm9" and "qm9/test" are names, "./qm9" is a path, and so is any :class:`~pathlib.Path`. A name that a file or
@@ -132,4 +132,4 @@ def resolve(words: Iterable[str | Path]) -> list[Path]:
             return _part_files(path, "", f"move the folder away, and gendiff data get NAME -o {path}")
         return [path]
 
-    return [file for word in words for file in files(word)]
+    return [file for word in ([words] if isinstance(words, (str, Path)) else words) for file in files(word)]

@@ -98,10 +98,29 @@ def trusted_packages() -> frozenset[str]:
     return frozenset({"gendiff"} | {point.module.split(".")[0] for point in entry_points(group=GROUP)})
 
 
+def check_trusted(description: Any, where: str) -> None:
+    """Refuse a description that :func:`build` would refuse for the package of a class: it could not be loaded.
+
+    Raises:
+        UserError: naming the class.
+    """
+    if isinstance(description, Mapping):
+        if isinstance(path := description.get("class"), str):
+            _check_package(path, where)
+        description = list(description.values())
+    if isinstance(description, list):
+        for item in description:
+            check_trusted(item, where)
+
+
+def _check_package(path: str, where: str) -> None:
+    if path.split(".")[0] not in trusted_packages():
+        raise UserError(f"{where}: names {path!r}; only classes of gendiff or of an installed adapter are allowed")
+
+
 def _find(path: str, where: str) -> type:
     module_name, _, name = path.rpartition(".")
-    if module_name.split(".")[0] not in trusted_packages():
-        raise UserError(f"{where}: names {path!r}; only classes of gendiff or of an installed adapter are allowed")
+    _check_package(path, where)
     try:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError):

@@ -64,8 +64,10 @@ def variational_bound(
         "prior", "diffusion", "reconstruction" and their sum "total".
 
     Raises:
-        ValueError: for noise at zero of a schedule that has none there.
+        ValueError: for noise at zero of a schedule that has none there, or a state that is none of the process.
     """
+    denoiser.process.check(x_0)
+    mask = denoiser.process.everywhere(x_0) if mask is None else mask
     first = x_0[denoiser.process.clock]
     random = random or Random(0, len(first), first.device)
     zero = torch.zeros_like(first.flatten(1)[:, 0])

@@ -418,6 +418,25 @@ class JointProcess(nn.Module):
         """The schedule of the clock field."""
         return self[self.clock].schedule
 
+    def check(self, x: State) -> None:
+        """Check that a state has the fields of this process, in shapes of their spaces.
+
+        Raises:
+            ValueError: naming the field, the shape it should have and the one it has.
+        """
+        if x.keys() != self.fields.keys():
+            raise ValueError(f"the state has the fields {sorted(x)}; those of the process are {sorted(self.fields)}")
+        for name, process in self.items():
+            if not process.space.fits(x[name]):
+                raise ValueError(
+                    f"field {name!r} has shape {tuple(x[name].shape)}; it should be {process.space.form}, B samples"
+                )
+
+    def everywhere(self, x: State) -> Tensor | None:
+        """Return the mask (B, N) by which all elements of a state are there, None where its fields are grids."""
+        found = [x[name] for name, process in self.items() if process.space.kind != "grid"]
+        return torch.ones(found[0].shape[:2], dtype=torch.bool, device=found[0].device) if found else None
+
     def noise(self, mask: Tensor | None, random: Random) -> State:
         """Return the noise of every field."""
         return {name: process.noise(mask, random) for name, process in self.items()}

@@ -47,8 +47,21 @@ class Space(Configurable):
         if self.kind == "grid":
             return (batch, self.features, *self.size)
         if mask is None:
-            raise ValueError(f"a {self.kind} field needs a mask to know how many elements it has")
+            raise ValueError(f"a {self.kind} field needs a mask to know how many elements it has: (B, N), of bool")
         return (batch, *(mask.shape[1],) * (2 if self.kind == "pair" else 1), self.features)
+
+    @property
+    def form(self) -> str:
+        """The shape of a field, in letters: "(B, N, 3)"."""
+        elements = {"node": ["N"], "pair": ["N", "N"], "grid": []}[self.kind]
+        return f"({', '.join(map(str, ['B', *elements, self.features, *self.size]))})"
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether a tensor has the shape of a field."""
+        if self.kind == "grid":
+            return list(x.shape[1:]) == [self.features, *self.size]
+        pair = self.kind == "pair"
+        return x.dim() == 3 + pair and x.shape[-1] == self.features and (not pair or x.shape[1] == x.shape[2])
 
     def entries(self, mask: Tensor | None, like: Tensor) -> Tensor | None:
         """Return 1 where `like` has an entry that counts, 0 elsewhere, broadcastable over features; None if all do."""

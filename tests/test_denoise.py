@@ -485,6 +485,18 @@ def test_the_analytic_variance_is_measured_on_data():
     ]
 
 
+def test_the_analytic_variance_is_that_of_what_is_asked_for():
+    """Of two points there is some, of one that is named none."""
+    process = JointProcess({"x": GaussianProcess(Cosine(), Euclidean(1, "grid", [1]))})
+    exact = AnalyticDenoiser(process, [0.5, 0.5], {"x": (f64(-1.0, 1.0)[:, None, None], 1e-9)})
+    component = torch.arange(400) % 2
+    x_0 = {"x": (2.0 * component - 1).double()[:, None, None]}
+    free = AnalyticVariance.measure(exact, [(x_0, None)], [0.8]).variance["x"][0]
+    told = AnalyticVariance.measure(exact, [(x_0, None, {"component": component})], [0.8]).variance["x"][0]
+    assert free > 0.3
+    assert told < 1e-12
+
+
 def test_the_analytic_variance_between_its_times():
     exact = AnalyticDenoiser(gaussian(Cosine(), 1), [1.0], {"x": (0.0, 1.0)})
     denoiser = AnalyticVariance(exact, [0.2, 0.4, 1.0], {"x": [1.0, 3.0, 0.0]})
@@ -527,6 +539,46 @@ def test_known_levels_spare_the_schedule(row, level):
     alpha, sigma = Linear().alpha(f64(0.3)).item(), Linear().sigma(f64(0.3)).item()
     known = denoiser(x, t, levels={"x": (alpha, sigma, math.log(alpha / sigma))}).data["x"]
     assert torch.allclose(known, denoiser(x, t).data["x"], rtol=1e-12)
+
+
+def test_plans_start_where_the_state_says_something_of_the_data():
+    """Rows that divide by alpha, and they alone, where alpha is small and not 0."""
+    tiny = 2 * math.log(1e-3)
+    for row, schedule, start in (
+        ("noise", Cosine(), float(Cosine().time(f64(tiny)))),
+        ("score", Cosine(), float(Cosine().time(f64(tiny)))),
+        ("v", Cosine(), 1.0),
+        ("noise", Linear(), 1.0),  # alpha ends at 0.006
+        ("noise", Flow(), 1.0),  # refused at 1
+    ):
+        assert Denoiser(nn.Identity(), gaussian(schedule), row).start == start, (row, schedule)
+    assert 0.99 < float(Cosine().time(f64(tiny))) < 1
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (torch.zeros(4, 3, 1), "for 'x' there is none in Tensor"),
+        ({"y": torch.zeros(4, 3, 1)}, r"for 'x' there is none in \['y'\]"),
+        ({"x": torch.zeros(4, 1)}, r"shape \(4, 1\) for field 'x' of shape \(4, 3, 1\)"),
+        ({"x": torch.zeros(4, 1, 1)}, r"shape \(4, 1, 1\) for field 'x'"),
+        ({"x": torch.zeros(4, 3, 1), "x_fraction": torch.zeros(4)}, r"shape \(4,\) for field 'x_fraction'"),
+    ],
+)
+def test_what_a_network_puts_out_is_checked(output, message):
+    class Network(nn.Module):
+        def forward(self, *inputs):
+            return output
+
+    with pytest.raises(ValueError, match=message):
+        Denoiser(Network(), gaussian(Cosine(), 1), "v")({"x": torch.zeros(4, 3, 1)}, torch.full((4,), 0.5))
+
+
+@pytest.mark.parametrize("t", [torch.tensor([500]), torch.tensor(0.5)])
+def test_times_are_floats_one_per_sample(t):
+    denoiser = Denoiser(Fixed(x=torch.zeros(1, 3, 1)), gaussian(Cosine(), 1), "v")
+    with pytest.raises(ValueError, match=r"t are times in \[0, 1\], one per sample: floats \(B,\); got torch"):
+        denoiser({"x": torch.zeros(1, 3, 1)}, t)
 
 
 @pytest.mark.parametrize("row", ["noise", "score"])

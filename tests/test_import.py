@@ -1,5 +1,6 @@
 """`import gendiff` is cheap, and every public name is there."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -74,6 +75,22 @@ status = [main(["train", "molecules", *words, "--out", "run"]) for words in (["n
 result = [status, "pytorch_lightning" in sys.modules]
 """
     assert fresh(code) == [[1, 2], False]
+
+
+def test_public_names_are_written_out_for_type_checkers():
+    """They see neither a computed `__all__` nor names that are loaded when they are used."""
+    tree = ast.parse(Path(gendiff.__file__).read_text(encoding="utf-8"))
+    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    (guarded,) = (node.body for node in tree.body if isinstance(node, ast.If))
+    imported = {alias.asname or alias.name for node in guarded for alias in node.names}
+    assert set(ast.literal_eval(values[0])) == {*gendiff._PUBLIC, "__version__"} == {*imported, "__version__"}
+
+
+def test_train_is_a_function_and_a_room_from_the_start():
+    code = (
+        "import gendiff\nresult = [callable(gendiff.train), callable(gendiff.train.distill), callable(gendiff.train)]"
+    )
+    assert fresh(code) == [True] * 3
 
 
 def test_every_public_name_is_there_whatever_was_loaded_before():

@@ -128,6 +128,17 @@ def test_saving_keeps_info_sampler_and_statistics(tmp_path):
     assert "CC0" in (tmp_path / "m" / "README.md").read_text()
 
 
+class Foreign(DDIM):
+    """A sampler of a script."""
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(model, tmp_path):
+    other = Model(model.modality, model.denoiser, Foreign(3))
+    with pytest.raises(UserError, match=r"mine: cannot be loaded again: its sampler: names '.*test_model\.Foreign'"):
+        other.save(tmp_path / "mine")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "broken", ["safetensors.torch.save", "gendiff.model.folder.json_text", "os.fsync", "gendiff.model.Model.card"]
 )
@@ -145,6 +156,25 @@ def test_a_failed_save_leaves_the_old_model(model, folder, broken, monkeypatch):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     examples.model(seed=1).save(folder)
     assert tree(folder.parent) != before
+
+
+@pytest.mark.parametrize("name", ["molecules-qm9-heavy", "sketches-digits", "images-mnist"])
+def test_samples_are_judged_and_taken_in_as_they_are(name):
+    """Lists, as `sample` returns them; the table is that of the arrays that a file of them is read as."""
+    model = load(name)
+    drawn = model.sample(60, steps=4)
+    arrays = model.modality.gather(drawn)
+    assert len(arrays) == 60
+    assert model.modality.gather(arrays) is arrays
+    options = {"no_strain": True} if model.modality.name == "molecules" else {}
+    table = model.evaluate(drawn[:30], drawn[30:], **options)
+    rules = model.modality.protocol() | options
+    same = model.modality.evaluate(model.modality.gather(drawn[:30]), model.modality.gather(drawn[30:]), **rules)
+    assert table.to_json() == same.to_json()
+    known = [i for i, reason in enumerate(model.modality.unknown(arrays)) if not reason][:3]
+    mine = [drawn[i] for i in known]
+    lists, taken = model.log_prob(mine, steps=2), model.log_prob(arrays.select(np.array(known)), steps=2)
+    assert torch.equal(lists["log_prob"], taken["log_prob"])
 
 
 def test_the_model_card_says_what_strangers_must_know(model):

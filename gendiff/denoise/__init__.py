@@ -2,11 +2,20 @@
 
 from gendiff.denoise.analytic import AnalyticDenoiser
 from gendiff.denoise.compiled import compiled
-from gendiff.denoise.denoiser import NOISE_LEVELS, PARAMETERIZATIONS, Denoiser, Network, null_condition, own_row
+from gendiff.denoise.denoiser import (
+    LEAST_SIGNAL,
+    NOISE_LEVELS,
+    PARAMETERIZATIONS,
+    Denoiser,
+    Network,
+    null_condition,
+    own_row,
+)
 from gendiff.denoise.estimate import AnyDenoiser, Estimate
 from gendiff.denoise.variance import AnalyticVariance
 
 __all__ = [
+    "LEAST_SIGNAL",
     "NOISE_LEVELS",
     "PARAMETERIZATIONS",
     "AnalyticDenoiser",

@@ -67,6 +67,9 @@ of `given` there is nothing to compute."""
 
 ROWS = {*PARAMETERIZATIONS, "mean"}
 
+LEAST_SIGNAL = 1e-3
+"""Alpha below which a state says nothing of its data: what is divided by it is error."""
+
 NOISE_LEVELS = ("log_snr", "time", "alpha", "log_sigma")
 
 
@@ -139,6 +142,20 @@ class Denoiser(nn.Module):
         self.parameterization, self.noise_level, self.self_condition = rows, noise_level, self_condition
         self.data_scale = {name: float((data_scale or {}).get(name, 1.0)) for name, _ in process.items()}
 
+    @property
+    def start(self) -> float:
+        r"""First time of samplers' own plans: 1, or where alpha is :data:`LEAST_SIGNAL` if a row divides by less.
+
+        The rows "noise" and "score" make of an error of the network one of the data that is :math:`\sigma / \alpha` as
+        large. Where alpha is 0 at t = 1 they are refused.
+        """
+        one, times = torch.ones(1, dtype=torch.float64), [1.0]
+        for name, process in self.process.items():
+            schedule = process.schedule
+            if self.parameterization[name] in ("noise", "score") and 0 < float(schedule.alpha(one)) < LEAST_SIGNAL:
+                times.append(float(schedule.time(2 * math.log(LEAST_SIGNAL) * one)))
+        return min(times)
+
     def level(self, t: Tensor) -> Tensor:
         """Return what the network is told of the noise at times (B,): shape (B, fields)."""
         columns = []
@@ -209,6 +226,8 @@ class Denoiser(nn.Module):
             noise: A further input for networks that take one.
             levels: For one time t for all, what the schedules say there, if the caller knows: spares asking them.
         """
+        if t.dim() != 1 or not t.is_floating_point():
+            raise ValueError(f"t are times in [0, 1], one per sample: floats (B,); got {t.dtype} {tuple(t.shape)}")
         rows: dict[str, tuple[Any, Any, Any, Any]] = {}
         for name, _ in self.process.items():
             if (row := self.parameterization[name]) == "given":
@@ -232,7 +251,11 @@ class Denoiser(nn.Module):
         for name, process in self.process.items():
             if self.parameterization[name] == "given":
                 data[name] = x_t[name]
-            elif self.parameterization[name] == "logits":
+                continue
+            _check_output(output, name, x_t[name])
+            if f"{name}_fraction" in output:
+                _check_output(output, f"{name}_fraction", x_t[name])
+            if self.parameterization[name] == "logits":
                 logits[name] = (
                     output[name].float() if output[name].dtype in (torch.bfloat16, torch.float16) else output[name]
                 )
@@ -248,6 +271,17 @@ class Denoiser(nn.Module):
             if f"{name}_fraction" in output:
                 fraction[name] = (output[f"{name}_fraction"] + 1) / 2
         return Estimate(self.process, x_t, t, data, logits, output, fraction)
+
+
+def _check_output(output: Any, name: str, x: Tensor) -> None:
+    """Refuse what a network has put out where it does not fit a field; a wrong shape would be spread in silence."""
+    if not isinstance(output, Mapping) or name not in output:
+        there = f"{sorted(output)}" if isinstance(output, Mapping) else type(output).__name__
+        raise ValueError(f"a network returns a tensor for each field by name; for {name!r} there is none in {there}")
+    if output[name].shape != x.shape:
+        raise ValueError(
+            f"the network returned shape {tuple(output[name].shape)} for field {name!r} of shape {tuple(x.shape)}"
+        )
 
 
 def null_condition(condition: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class AnalyticVariance:
     def measure(
         cls,
         denoiser: AnyDenoiser,
-        batches: Iterable[tuple[State, Tensor | None]],
+        batches: Iterable[tuple[State, Tensor | None] | tuple[State, Tensor | None, State | None]],
         times: Sequence[float],
         seed: int = 0,
         bound: float | None = None,
@@ -79,7 +80,8 @@ class AnalyticVariance:
 
         Arguments:
             denoiser: Any denoiser.
-            batches: Clean states with their masks.
+            batches: Clean states with their masks: (x_0, mask), or (x_0, mask, condition). What is measured of a model
+                without its conditions is the variance of all data, too large where something is asked for.
             times: Where to measure, ascending: those of the sampler's grid, without 0.
             seed: Seed of the noise.
             bound: Largest variance that data can have (1 for data in [-1, 1]); None for no bound.
@@ -89,14 +91,15 @@ class AnalyticVariance:
         total: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
         free: dict[str, Tensor | float] = dict.fromkeys(names, 0.0)
         count = 0
-        for x_0, mask in batches:
+        for x_0, mask, *rest in batches:
+            condition: Any = rest[0] if rest else None
             first = x_0[process.clock]
             random = Random(seed, torch.arange(count, count + len(first)), first.device)
             count += len(first)
             errors: dict[str, list[Tensor]] = {name: [] for name in names}
             for time in times:
                 t = first.new_full((len(first),), time)
-                data = denoiser(process.corrupt(x_0, t, process.noise(mask, random), mask), t, mask).data
+                data = denoiser(process.corrupt(x_0, t, process.noise(mask, random), mask), t, mask, condition).data
                 for name in names:
                     errors[name].append(process[name].space.sum((x_0[name] - data[name]) ** 2, mask).sum().double())
             for name in names:

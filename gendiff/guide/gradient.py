@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gendiff.denoise import AnyDenoiser, Estimate
+from gendiff.denoise import LEAST_SIGNAL, AnyDenoiser, Estimate
 from gendiff.guide.guidance import Guidance, finite
 from gendiff.ops import State
 from gendiff.process import TINY, GivenProcess
@@ -27,8 +27,8 @@ class Gradient(Guidance):
         \hat x_0 \leftarrow \hat x_0 + w\, \frac{\sigma^2}{\alpha} \nabla_{x_t} \log p(y | x_t)
 
     `at="x_t"` asks a model of noisy states. `at="data"` asks one of clean states at the estimate,
-    :math:`\log p(y | \hat x_0(x_t))`, and differentiates through the denoiser. Where :math:`\alpha = 0` the state says
-    nothing of the data and is not guided.
+    :math:`\log p(y | \hat x_0(x_t))`, and differentiates through the denoiser. Where :math:`\alpha < 10^{-3}` the
+    state says nothing of the data and is not guided: there the gradient of a network is its error.
 
     Categorical fields go by Taylor's first order: the log-probabilities of the clean data shift by the gradient,
     :math:`p(x_0) \leftarrow p(x_0)\, e^{w \langle\nabla, x_0\rangle}`, renormalised, with respect to :math:`x_t`, or to
@@ -108,7 +108,7 @@ class Gradient(Guidance):
                 data[name] = field.space.project(logits[name].softmax(-1), mask)
             else:
                 alpha, sigma = coefficients(field.schedule, t, shift)
-                data[name] = data[name] + torch.where(alpha > 0, sigma**2 / alpha, 0.0) * shift
+                data[name] = data[name] + torch.where(alpha >= LEAST_SIGNAL, sigma**2 / alpha, 0.0) * shift
                 logits.pop(name, None)
         return replace(estimate, x_t=x_t, data=data, logits=logits)
 

@@ -437,6 +437,14 @@ class Modality(Configurable, ABC):
         raise UserError(f"{cls.name} cannot be measured yet")
 
     @classmethod
+    def gather(cls, records: Any) -> Any:
+        """Return records as :meth:`read` does: the list that :meth:`decode` returns becomes arrays, if there are such.
+
+        By default they stay as they are.
+        """
+        return records
+
+    @classmethod
     def evaluate(cls, generated: Any, reference: Any, **options: Any) -> Table:
         """Return the metrics of what was read from a file, beside those of the reference.
 

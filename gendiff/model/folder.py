@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 
 from gendiff import __version__
-from gendiff.config import build, describe
+from gendiff.config import build, check_trusted, describe
 from gendiff.denoise import Denoiser
 from gendiff.files import UserError, check_file, json_text, new_folder, read_json
 from gendiff.guide import Skip
@@ -44,7 +44,14 @@ def model_folder(source: str | Path) -> Path:
 
 
 def write(model: Model, folder: str | Path) -> None:
-    """Write the model folder, atomically; an older one of the same name is replaced."""
+    """Write the model folder, atomically; an older one of the same name is replaced.
+
+    Raises:
+        UserError: for a part whose class would not be loaded again: one that is neither gendiff's nor an adapter's.
+    """
+    for name, part in model.config().items():
+        if name != "info":
+            check_trusted(part, f"{folder}: cannot be loaded again: its {name}")
     weights = {name: value.detach().cpu().contiguous() for name, value in model.denoiser.state_dict().items()}
     with new_folder(folder, replace=True) as temporary:
         content = {

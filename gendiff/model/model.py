@@ -17,7 +17,7 @@ from gendiff.denoise import AnyDenoiser, Denoiser
 from gendiff.files import UserError
 from gendiff.guide import ClassifierFree, Skip
 from gendiff.likelihood import log_density, variational_bound
-from gendiff.modality import Modality
+from gendiff.modality import Modality, Table
 from gendiff.model.batches import affordable, cut_batches
 from gendiff.model.drawn import Drawn, collect
 from gendiff.model.folder import card, config, read, write
@@ -261,7 +261,7 @@ class Model:
         is asked without any.
 
         Arguments:
-            records: What the modality's `read` returned.
+            records: What the modality's `read` returned, or a list of samples.
             method: "bound", a lower bound of log p (:func:`gendiff.likelihood.variational_bound`), "flow", the
                 density of the probability flow (:func:`gendiff.likelihood.log_density`), or, of data that are bytes,
                 "bytes", a lower bound of their log-probability by DDPM's decoder (:mod:`gendiff.decoder`).
@@ -288,7 +288,7 @@ class Model:
 
         if always_told(self):
             raise UserError("this model always knew the class in training, and has no likelihood without one")
-        data = modality.encode(records)
+        data = modality.encode(modality.gather(records))
         discrete = [name for name, value in data.fields.items() if value.dtype == torch.uint8]
         if method == "bytes" and list(data.fields) != discrete:
             raise UserError(f"--method bytes is for data that are bytes, as images are, and not for {modality.name}")
@@ -326,7 +326,7 @@ class Model:
         """Return the latent codes of records: the states at t = 1 from which :meth:`decode` draws them again.
 
         Arguments:
-            records: What the modality's `read` returned.
+            records: What the modality's `read` returned, or a list of samples.
             sampler: A deterministic sampler (Heun).
             steps: Steps of the default sampler (50).
             batch_size: Samples computed together.
@@ -336,7 +336,7 @@ class Model:
             UserError: for steps < 1, a sampler that cannot encode, or records that the model does not know.
         """
         walker = sampler or _heun(steps)
-        data = self.modality.encode(records)
+        data = self.modality.encode(self.modality.gather(records))
 
         def evaluate(batch: Batch, random: Random) -> State:
             try:
@@ -398,8 +398,29 @@ class Model:
         self.modality.annotate(records)
         self.modality.write(records, path)
 
+    def evaluate(self, records: Any, reference: Any, **options: Any) -> Table:
+        """Return the metrics of samples beside those of real records, by the protocol of this model.
+
+        Arguments:
+            records: What :meth:`sample` returned, or what the modality's `read_samples` did.
+            reference: Real records, as the modality's `read` returns them.
+            options: What `gendiff evaluate` takes, by name (`seed`, `training`, …).
+
+        Raises:
+            UserError: if there are too few records, or they do not compare.
+        """
+        gather, rules = self.modality.gather, self.modality.protocol() | options
+        if rules.get("training") is not None:
+            rules["training"] = gather(rules["training"])
+        return self.modality.evaluate(gather(records), gather(reference), **rules)
+
     def save(self, folder: str | Path) -> None:
-        """Write the model folder, atomically; an older one of the same name is replaced."""
+        """Write the model folder, atomically; an older one of the same name is replaced.
+
+        Raises:
+            UserError: for a network, sampler or other part whose class is neither gendiff's nor an installed adapter's:
+                :func:`load` would refuse it.
+        """
         write(self, folder)
 
     def config(self) -> dict[str, Any]:

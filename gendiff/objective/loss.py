@@ -86,11 +86,16 @@ class Loss(nn.Module):
         Arguments:
             denoiser: What is trained, a :class:`gendiff.denoise.Denoiser`.
             x_0: Clean state.
-            mask: (B, N) or None.
+            mask: (B, N), True where a sample really has an element; None if everywhere.
             condition: Condition of each sample or None.
             random: One stream per sample.
+
+        Raises:
+            ValueError: if the state has other fields than the process, or one has another shape than its space.
         """
         process = denoiser.process
+        process.check(x_0)
+        mask = process.everywhere(x_0) if mask is None else mask
         t, factor = self.draw(random, process)
         noise = process.noise(mask, random)
         if self.coupling is not None:

@@ -84,7 +84,7 @@ class Sampler(Configurable):
             condition: Condition or None.
             random: One stream per sample (seed 0).
             hooks: Constraints.
-            plan: Pairs (t, s); by default :meth:`plan` from t = 1.
+            plan: Pairs (t, s); by default :meth:`plan` from t = 1, or from :attr:`gendiff.denoise.Denoiser.start`.
             progress: Called with (steps done, steps in all).
 
         Raises:
@@ -94,7 +94,7 @@ class Sampler(Configurable):
         self.check(process)
         first = x_t[process.clock]
         random = random or Random(0, len(first), first.device)
-        table = Table(process, self.plan(process) if plan is None else plan, x_t)
+        table = Table(process, self.plan(process, first_time(denoiser)) if plan is None else plan, x_t)
         evaluate = _Evaluate(denoiser, mask, condition, len(first))
         memory: dict[str, Any] = {}
         for step in table:
@@ -146,7 +146,7 @@ class Sampler(Configurable):
         """
         process, kind = denoiser.process, type(self).__name__
         refuse_categories(process, "encode", "a categorical field has no code", given=False)
-        plan = [(s, t) for t, s in reversed(self.plan(process))] if plan is None else plan
+        plan = [(s, t) for t, s in reversed(self.plan(process, first_time(denoiser)))] if plan is None else plan
         for i, (low, high) in enumerate(plan):
             if low >= high:
                 raise ValueError(f"encode walks up, and pair {i} of its plan is {(low, high)}; give increasing times")
@@ -197,6 +197,14 @@ class Sampler(Configurable):
         """Return the state at the end of an upward pair: a draw of q(x_s | x_t), s > t."""
         low, high = (time.expand(len(x[process.clock])) for time in (step.t, step.s))
         return process.renoise(x, low, high, process.noise(mask, random), mask)
+
+
+def first_time(denoiser: AnyDenoiser) -> float:
+    """Return where plans for a denoiser begin, under whatever guidance: its `start`, or t = 1 if it has none."""
+    inner: Any = denoiser
+    while not hasattr(inner, "start") and hasattr(inner, "denoiser"):
+        inner = inner.denoiser
+    return getattr(inner, "start", 1.0)
 
 
 class _Evaluate:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ from gendiff.catalog import resolve
 from gendiff.data import Ragged, batch_stream
 from gendiff.denoise import compiled
 from gendiff.files import UserError, atomic_write, check_file, read_text
-from gendiff.modality import PRESETS, check_network, find_modality
+from gendiff.modality import PRESETS, Modality, check_network, find_modality
 from gendiff.model import Model, load
 from gendiff.model.digest import digest
 from gendiff.ops import Random
@@ -38,7 +39,7 @@ STEPS = 10_000
 
 def train(
     modality: str,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     parent: str | Path | None = None,
@@ -73,7 +74,7 @@ def train(
 
     Arguments:
         modality: "molecules", or another installed adapter.
-        files: Examples, or names of data sets ("qm9", "small-molecules").
+        files: Examples, or names of data sets ("qm9", "small-molecules"); one, or several in a list.
         out: Run folder to make: config.yaml, checkpoints/, model/, logs/, samples/.
         parent: Model to start from: run folder, model folder, or the name of a shipped one, of the same modality.
         steps: Training steps (batches); by default from `trainer["max_epochs"]`, or 10,000.
@@ -186,6 +187,7 @@ def _run(
     seconds = parse_time(settings["max_time"]) if settings["max_time"] else None
     kind = find_modality(settings["modality"])
     check_network(settings["preset"] or PRESETS[0], settings["network"], kind.networks)
+    _check_options(kind, settings)
     if place := {name: options[name] for name in PLACE if name in options}:
         with silence():  # what Lightning refuses, it refuses before the examples are read
             make_trainer(logger=False, **place)
@@ -364,6 +366,16 @@ def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
         raise UserError("--preset and --network are those of the model that --from names; leave them out")
     if settings["distill"] is not None and not (settings["parent"] and settings["distill"] >= 1):
         raise UserError("`distill` is a number of steps, at least 1, and needs a parent")
+
+
+def _check_options(kind: type[Modality], settings: dict[str, Any]) -> None:
+    """Refuse options of reading and fitting that the modality does not have: most would be ignored in silence."""
+    for what, method, of in (("reading", kind.read, ("read",)), ("fitting", kind.fit, ("read", "fit"))):
+        options = {option.name for option in kind.options if option.of in of}
+        for name in settings[what] or {}:
+            if name not in options | signature(method).parameters.keys():
+                known = ", ".join(sorted(options)) or "none"
+                raise UserError(f"`{what}`: {kind.name} have no option {name!r}; there are: {known}")
 
 
 def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int, default: int | None) -> int | None:

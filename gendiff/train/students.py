@@ -20,7 +20,7 @@ UPDATES = 2000
 
 def distill(
     model: str | Path,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     steps: tuple[int, int] = (64, 8),

@@ -469,3 +469,29 @@ def test_descriptions_from_before_the_room_was_a_folder_are_read():
     old = {"class": "gendiff.objective.Objective", "times": {"class": "gendiff.objective.Power", "power": 2.0}}
     assert build(old).times.power == 2.0
     assert build({"class": "gendiff.objective.Bound", "steps": 7}).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"x": torch.zeros(4, 2)}, r"field 'x' has shape \(4, 2\); it should be \(B, N, 2\), B samples"),
+        ({"x": torch.zeros(4, 1, 3)}, r"field 'x' has shape \(4, 1, 3\); it should be \(B, N, 2\)"),
+        ({"y": torch.zeros(4, 1, 2)}, r"the state has the fields \['y'\]; those of the process are \['x'\]"),
+    ],
+)
+def test_a_state_is_checked_before_it_is_learned(state, message):
+    process = JointProcess({"x": GaussianProcess(Cosine(), Euclidean(2))})
+    with pytest.raises(ValueError, match=message):
+        Objective()(Denoiser(nn.Identity(), process, "v"), state, None, None, Random(0, 4))
+
+
+def test_no_mask_is_a_mask_of_all():
+    class Echo(nn.Module):
+        def forward(self, x, noise_level, mask, condition):
+            return {"x": x["x"].tanh()}
+
+    process = JointProcess({"x": GaussianProcess(Cosine(), ZeroCenterOfMass())})
+    denoiser, x = Denoiser(Echo(), process, "v"), {"x": torch.randn(4, 5, 3)}
+    everywhere = torch.ones(4, 5, dtype=torch.bool)
+    losses = [Objective()(denoiser, x, mask, None, Random(0, 4))[0] for mask in (None, everywhere)]
+    assert torch.equal(*losses)

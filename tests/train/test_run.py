@@ -274,6 +274,11 @@ def test_a_run_bounded_in_time_ends_in_time_with_a_model(data, tmp_path):
         ({"steps": 2.5}, "`steps` is 2.5, which is no int"),
         ({"reading": {"fragments": "some"}}, "fragments"),
         ({"fitting": {"hydrogens": "some"}}, "hydrogens"),
+        (
+            {"fitting": {"hydrogen": "implicit"}},
+            "`fitting`: molecules have no option 'hydrogen'; there are: atom_types",
+        ),
+        ({"reading": {"resize": 4}}, "`reading`: molecules have no option 'resize'; there are: fragments"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_leave_nothing(data, tmp_path, options, words):

@@ -327,6 +327,10 @@ class Images(Modality):
         write_images(list(records), path)
 
     @classmethod
+    def gather(cls, records: ImageArrays | Sequence[Image]) -> ImageArrays:  # noqa: D102
+        return records if isinstance(records, ImageArrays) else ImageArrays.from_images(records)
+
+    @classmethod
     def evaluate(cls, generated: ImageArrays, reference: ImageArrays, **options: Any) -> Table:
         """Return the metrics; the reference and the training data are prepared by the protocol of the model first."""
         from gendiff.modalities.images import metrics

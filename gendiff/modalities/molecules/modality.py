@@ -308,9 +308,7 @@ class Molecules(Modality):
 
     def encode(self, records: MoleculeArrays | Sequence[Any]) -> Ragged:
         """Return the states of molecules, of arrays or of RDKit molecules with all of their hydrogens."""
-        if not isinstance(records, MoleculeArrays):
-            records = MoleculeArrays.from_mols(records)
-        modelled = modelled_atoms(records, self.hydrogens)
+        modelled = modelled_atoms(self.gather(records), self.hydrogens)
         condition = {name: value.float() for name, value in _condition(modelled, self.conditions).items()}
         if isinstance(modelled, MoleculeArrays) and not isinstance(modelled, StoredMolecules):
             return replace(self._gather(modelled), condition=condition)
@@ -472,6 +470,10 @@ class Molecules(Modality):
     @classmethod
     def read_samples(cls, paths: Sequence[str | Path], on_error: str = "stop") -> tuple[MoleculeArrays, Any]:  # noqa: D102
         return cls.read(paths, on_error, strict=False, embed=False, fragments="keep")
+
+    @classmethod
+    def gather(cls, records: MoleculeArrays | Sequence[Any]) -> MoleculeArrays:  # noqa: D102
+        return records if isinstance(records, MoleculeArrays) else MoleculeArrays.from_mols(records)
 
     @classmethod
     def evaluate(

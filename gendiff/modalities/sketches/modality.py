@@ -395,6 +395,10 @@ class Sketches(Modality):
         write_sketches(list(records), Path(path))
 
     @classmethod
+    def gather(cls, records: SketchArrays | Sequence[Sketch]) -> SketchArrays:  # noqa: D102
+        return records if isinstance(records, SketchArrays) else SketchArrays.from_sketches(records)
+
+    @classmethod
     def evaluate(cls, generated: SketchArrays, reference: SketchArrays, **options: Any) -> Table:
         """Return the metrics; the reference and the training data are prepared by the protocol of the model first.
 
