@@ -114,7 +114,7 @@ def check_trusted(description: Any, where: str) -> None:
 
 
 def _check_package(path: str, where: str) -> None:
-    if path.split(".")[0] not in trusted_packages():
+    if path.rpartition(".")[0].split(".")[0] not in trusted_packages():
         raise UserError(f"{where}: names {path!r}; only classes of gendiff or of an installed adapter are allowed")
 
 

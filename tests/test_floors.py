@@ -10,13 +10,13 @@ import pytest
 ROOT = Path(__file__).parents[1] / "gendiff"
 
 FLOORS: list[set[str]] = [
-    {"ops", "files", "solve", "wording"},
+    {"ops", "files", "solve", "wording", "shipped"},
     {"config"},  # stands on the errors of `files`; the marker `Configurable` is under all that a model is made of
     {"schedule", "space", "nn"},
     {"process"},
     {"denoise"},
     {"objective", "sample", "guide", "likelihood"},
-    {"distill", "metrics", "data", "sizes", "download"},
+    {"distill", "decoder", "metrics", "data", "catalog", "sizes", "download"},
     {"modality"},
     {"modalities"},
     {"model"},

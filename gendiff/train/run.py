@@ -369,13 +369,11 @@ def _check(settings: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 def _check_options(kind: type[Modality], settings: dict[str, Any]) -> None:
-    """Refuse options of reading and fitting that the modality does not have: most would be ignored in silence."""
-    for what, method, of in (("reading", kind.read, ("read",)), ("fitting", kind.fit, ("read", "fit"))):
-        options = {option.name for option in kind.options if option.of in of}
-        for name in settings[what] or {}:
-            if name not in options | signature(method).parameters.keys():
-                known = ", ".join(sorted(options)) or "none"
-                raise UserError(f"`{what}`: {kind.name} have no option {name!r}; there are: {known}")
+    """Refuse options of fitting that the modality does not have: they would be ignored in silence."""
+    options = {option.name for option in kind.options if option.of in ("read", "fit")}
+    for name in settings["fitting"] or {}:
+        if name not in options | signature(kind.fit).parameters.keys():
+            raise UserError(f"`fitting`: {kind.name} have no option {name!r}; there are: {', '.join(sorted(options))}")
 
 
 def _steps(settings: dict[str, Any], options: dict[str, Any], per_epoch: int, default: int | None) -> int | None:

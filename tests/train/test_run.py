@@ -278,7 +278,6 @@ def test_a_run_bounded_in_time_ends_in_time_with_a_model(data, tmp_path):
             {"fitting": {"hydrogen": "implicit"}},
             "`fitting`: molecules have no option 'hydrogen'; there are: atom_types",
         ),
-        ({"reading": {"resize": 4}}, "`reading`: molecules have no option 'resize'; there are: fragments"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_leave_nothing(data, tmp_path, options, words):

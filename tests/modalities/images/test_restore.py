@@ -221,7 +221,8 @@ def test_gradients_of_known_pixels_are_exactly_zero_and_only_free_ones_count():
     gradient = seen["output"].grad
     assert (gradient[~free] == 0).all()
     assert (gradient[free] != 0).all()
-    assert torch.equal(state["pixel"][~free], x[~free])  # the network sees what is known without noise
+    # The network sees what is known without noise, over (alpha^2 + sigma^2)^(1/2): 1 but for the rounding of a CPU.
+    torch.testing.assert_close(state["pixel"][~free], x[~free], rtol=1e-6, atol=0)
     assert not torch.isclose(state["pixel"][free], x[free]).any()
     again = Random(2, 5)
     degrade(x, ["inpaint"], again)
