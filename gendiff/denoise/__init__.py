@@ -8,6 +8,7 @@ from gendiff.denoise.denoiser import (
     PARAMETERIZATIONS,
     Denoiser,
     Network,
+    first_time,
     null_condition,
     own_row,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Estimate",
     "Network",
     "compiled",
+    "first_time",
     "null_condition",
     "own_row",
 ]

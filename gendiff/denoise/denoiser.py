@@ -284,6 +284,14 @@ def _check_output(output: Any, name: str, x: Tensor) -> None:
         )
 
 
+def first_time(denoiser: Any) -> float:
+    """Return where plans for a denoiser begin, under whatever guidance: its `start`, or t = 1 if it has none."""
+    inner: Any = denoiser
+    while not hasattr(inner, "start") and hasattr(inner, "denoiser"):
+        inner = inner.denoiser
+    return getattr(inner, "start", 1.0)
+
+
 def null_condition(condition: State) -> State:
     """Return the same condition with every value missing: NaN for floats, -1 for integers."""
     return {

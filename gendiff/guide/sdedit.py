@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gendiff.denoise import AnyDenoiser
+from gendiff.denoise import AnyDenoiser, first_time
 from gendiff.guide.constraint import Step, offset
 from gendiff.ops import Random, State
 from gendiff.process import JointProcess
@@ -55,7 +55,7 @@ def sdedit(
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     if start == 0:
         return dict(guide)
-    process = denoiser.process
+    process, start = denoiser.process, min(start, first_time(denoiser))
     first = guide[process.clock]
     random = random or Random(0, len(first), first.device)
     t, plan = torch.full_like(first.flatten(1)[:, 0], start), sampler.plan(process, start)

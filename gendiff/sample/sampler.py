@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gendiff.config import Configurable
-from gendiff.denoise import AnyDenoiser, Estimate
+from gendiff.denoise import AnyDenoiser, Estimate, first_time
 from gendiff.ops import Random, State
 from gendiff.process import Categorical, GivenProcess, JointProcess
 from gendiff.sample.plan import Plan, Step, Table, downward
@@ -197,14 +197,6 @@ class Sampler(Configurable):
         """Return the state at the end of an upward pair: a draw of q(x_s | x_t), s > t."""
         low, high = (time.expand(len(x[process.clock])) for time in (step.t, step.s))
         return process.renoise(x, low, high, process.noise(mask, random), mask)
-
-
-def first_time(denoiser: AnyDenoiser) -> float:
-    """Return where plans for a denoiser begin, under whatever guidance: its `start`, or t = 1 if it has none."""
-    inner: Any = denoiser
-    while not hasattr(inner, "start") and hasattr(inner, "denoiser"):
-        inner = inner.denoiser
-    return getattr(inner, "start", 1.0)
 
 
 class _Evaluate:

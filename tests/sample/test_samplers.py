@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from gendiff.denoise import AnalyticDenoiser, Denoiser
-from gendiff.guide import Autoguidance
+from gendiff.guide import Autoguidance, sdedit
 from gendiff.ops import Random, size_mask
 from gendiff.process import CategoricalProcess, GaussianProcess, JointProcess
 from gendiff.sample import DDIM, Ancestral, DPMSolver, Heun, Sampler, UniPC, downward
@@ -69,6 +69,8 @@ def test_noise_that_is_a_little_wrong_makes_samples_that_are_a_little_wrong(make
         end = make(20)(one, x)["x"]
         assert abs(float(end.mean())) < 0.2
         assert float(end.std()) == pytest.approx(Erring.STD, abs=0.1)
+    fresh = sdedit(make(20), denoiser, x, 1.0)["x"]
+    assert abs(float(fresh.mean())) < 0.2
     far = make(20)(denoiser, x, plan=make(20).plan(denoiser.process))["x"]
     assert abs(float(far.mean())) > 1
 
