@@ -1,4 +1,4 @@
-r"""The discretised decoder: probabilities of data that are bytes, and bits per dimension as the papers of images state.
+r"""The discretised decoder: probabilities of data that are bytes, by which papers of images state bits per dimension.
 
 The last step of the chain gives probabilities of bytes, not a density: what a normal law has between the middles to
 the next bytes, and all that lies beyond for 0 and 255 (DDPM, section 3.3),
@@ -75,17 +75,3 @@ def byte_bound(
     bound = {part: parts[part].double() for part in ("prior", "diffusion")}
     bound["reconstruction"] = -sum_rest(byte_log_prob(x, estimate.data[name], sigma / alpha))
     return bound | {"total": torch.stack(list(bound.values())).sum(0)}
-
-
-def bits_per_dim(
-    denoiser: AnyDenoiser,
-    x_0: State,
-    condition: State | None = None,
-    random: Random | None = None,
-    steps: int = 1000,
-    terms: int | None = None,
-    grid: str = "uniform",
-) -> Tensor:
-    """Return an upper bound of -log2 p of each sample, over its number of values, (B,); arguments as `byte_bound`."""
-    total = byte_bound(denoiser, x_0, condition, random, steps, terms, grid)["total"]
-    return total / (x_0[denoiser.process.clock][0].numel() * math.log(2))

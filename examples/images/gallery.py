@@ -26,8 +26,9 @@ from torch import Tensor
 
 import gendiff
 from gendiff.catalog import resolve
-from gendiff.decoder import bits_per_dim
+from gendiff.decoder import byte_bound
 from gendiff.guide.ilvr import block_mean
+from gendiff.likelihood import bits_per_dim
 from gendiff.modalities.images.classifier import accuracy, train_classifier
 from gendiff.modalities.images.draw import sheet_png
 from gendiff.modalities.images.encode import from_state, to_state
@@ -236,7 +237,8 @@ def draws(studio: Studio, system: str) -> list[Row]:
         x = {"pixel": to_state(studio.examples()[1].pixels)}
         with model.evaluating():
             random = Random(studio.seed, len(x["pixel"]))
-            bits = bits_per_dim(model.denoiser, x, random=random, terms=studio.size.sampling)  # of 1,000
+            nats = byte_bound(model.denoiser, x, random=random, terms=studio.size.sampling)["total"]  # of 1,000
+        bits = bits_per_dim(nats, x["pixel"][0].numel())
         said += f"; at most {float(bits.mean()):.2f} bits/dim"
     told = f"{studio.trains(system)}; {studio.samples(system, model)}"
     return [Row(system, told, studio.sheet(system, images), said)]

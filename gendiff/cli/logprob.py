@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +77,7 @@ def read_known(model: Any, files: Sequence[str], on_error: str) -> Any:
 def main(argv: Sequence[str]) -> int:
     """Judge."""
     args = parse(build_parser(), argv)
+    from gendiff.likelihood import bits_per_dim
     from gendiff.model import load
 
     output = Path(args.output)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     records = read_known(model, args.files, args.on_error)
     found = model.log_prob(records, args.method, args.steps, args.seed, args.batch_size, progress=step_bar("judging"))
     names = ["log_prob", "bits_per_dim", *(name for name in found if name != "log_prob")]
-    found["bits_per_dim"] = -found["log_prob"] / (found["dim"] * math.log(2))
+    found["bits_per_dim"] = bits_per_dim(-found["log_prob"], found["dim"])
     columns: list[list[Any]] = [found[name].tolist() for name in names]
     with atomic_write(output) as file:
         table = csv.writer(file, lineterminator="\n")
