@@ -49,7 +49,8 @@ def test_a_set_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
 def test_the_digits_come_with_scikit_learn():
     path = builtin("digits")
     assert path.parts[-4:] == ("sklearn", "datasets", "data", "digits.csv.gz")
-    assert locate("digits") == resolve(["digits"]) == [path]
+    assert locate("digits") == resolve(["digits"]) == resolve("digits") == [path]
+    assert resolve(path) == [path]
 
 
 def test_a_set_of_a_package_that_is_not_there_is_one_line(monkeypatch):
